@@ -36,7 +36,7 @@ from octogen_dagster.validation import require_extras
 SubscribeWithOctogen = Callable[
     [SubscriptionPass, ListingName, str | None], tuple[SubscriptionPlan, BigQuerySubscriptionResult]
 ]
-"""Subscribes to one listing under a dataset id and updates Octogen's status."""
+"""A function that subscribes to one listing, with a dataset id, and updates Octogen's status."""
 
 GRANT_WAIT_SECONDS: Sequence[float] = (30.0, 60.0, 120.0)
 
@@ -54,27 +54,27 @@ def build_linked_datasets_asset(
 
     A materialization subscribes the `analytics_hub` resource's project to the listing. If the
     project is already subscribed, the existing subscription is reported. If Octogen's grant has not
-    arrived, the run waits and retries, then fails; `build_listing_sensor` requests it again later.
-    If a revoked subscription to the listing holds the dataset id, the run fails and names the
-    subscription to delete.
-    The asset requires an `AnalyticsHubResource` with the resource key `analytics_hub`.
+    arrived, the run waits and retries. If the grant still does not arrive, the run fails, and
+    `build_listing_sensor` requests it again later. If a revoked subscription to the listing holds
+    the dataset id, the run fails with an error that names the subscription to delete. The asset
+    requires an `AnalyticsHubResource` with the resource key `analytics_hub`.
 
     Args:
         name: The asset's name or `dagster.AssetSpec`.
-        partitions_def: Partitions whose keys are listings (`listing_partition_key`).
+        partitions_def: Partitions whose keys are listings, as returned by `listing_partition_key`.
         control_plane: Register the subscriber with Octogen, and refresh Octogen's status after
             subscribing. Requires an `OctogenControlPlaneResource` with the resource key
             `octogen_control_plane`.
         dataset_id: A function that maps a listing's resource name to its linked dataset's id.
-            Without it, or if it returns None, the id is `octogen_<listing id>`, or Octogen's
-            suggestion with `control_plane`. A taken id is an error, so listings with equal ids need
-            this function.
-        grant_waits: Seconds to wait for a grant before each further attempt in the same run.
+            Without this function, or if it returns None, the id is `octogen_<listing id>` or, with
+            `control_plane`, the id that Octogen suggests. The run fails if the id is taken, so
+            listings with the same id need this function.
+        grant_waits: The waits for a grant, in seconds. After each wait, the run tries again.
         asset_arguments: Any other argument for `@dagster.asset`.
 
     Raises:
-        MissingPackageError: The extra `bigquery` is not installed, or with `control_plane` the
-            extra `mcp`.
+        MissingPackageError: The extra `bigquery` is not installed. With `control_plane`, the extra
+            `mcp` is required, too.
     """
     extras = ("bigquery", "mcp") if control_plane else ("bigquery",)
     require_extras("build_linked_datasets_asset", *extras)
@@ -111,9 +111,9 @@ def build_linked_datasets_asset(
 def waiting_for_grant(
     context: dg.AssetExecutionContext, grant_waits: Sequence[float]
 ) -> Iterator[None]:
-    """Retry the run after each of these waits while the grant has not arrived.
+    """While the grant has not arrived, retry the run after each of these waits.
 
-    Permanent errors in the block become failures without retries.
+    If the block raises a permanent error, the run fails without retries.
     """
     try:
         yield
@@ -138,7 +138,7 @@ def link_dataset(
     *,
     with_octogen: SubscribeWithOctogen,
 ) -> Metadata:
-    """Subscribe to a listing, through Octogen's control plane if one is given."""
+    """Subscribe to a listing. If a control plane is given, Octogen's status is used and updated."""
     datasets = _read_reported_dataset(context)
     with resource.hub() as hub:
         if control_plane is None:
@@ -165,7 +165,7 @@ def link_dataset(
 
 
 def _read_reported_dataset(context: dg.AssetExecutionContext) -> dict[str, str]:
-    """Return the partition's last reported dataset id, keyed by subscription name."""
+    """Return the dataset id that the partition reported last, by subscription name."""
     record = last_materialization(context, context.asset_key)
     subscription = reported_value(record, "octogen/subscription")
     dataset = reported_value(record, "octogen/linked_dataset")

@@ -41,9 +41,9 @@ def build_linked_products_asset(
     * `expected_columns`: the table has the expected columns;
     * `fresh`: the last modification is at most `max_age` old (a warning).
 
-    For a view, BigQuery does not report when rows changed. A query then counts the rows and takes a
-    column's newest value as the last modification. The same query runs for a table without a
-    reported row count. Its cost is reported in the metadata.
+    For a view, BigQuery does not report when rows changed. In this case, a query counts the rows
+    and takes the newest value in a column as the last modification. The same query runs if BigQuery
+    does not report a table's row count. The metadata report the cost of the query.
 
     Args:
         linked_datasets: An asset built by `build_linked_datasets_asset`, or another asset that
@@ -90,7 +90,7 @@ def build_linked_products_asset(
 def _describe(
     context: dg.AssetExecutionContext, tables: LinkedTables, table: OpenTable
 ) -> tuple[int, datetime | None, Metadata]:
-    """Return a table's row count, the time of its last modification, and its metadata."""
+    """Return the row count of a table, the time of the last modification, and the metadata."""
     name, info = table.name, table.info
     is_table = info.table_type == "TABLE"
     is_counted = is_table and info.num_rows is not None
@@ -120,7 +120,7 @@ def _describe(
 
 
 def build_count(table: TableName, modified_column: str | None) -> str:
-    """Return the SELECT for the row count and a column's newest value."""
+    """Return the SELECT statement for the row count and the newest value in a column."""
     newest = f"MAX(`{modified_column}`)" if modified_column else "NULL"
     # The table's name is checked, and the column's name comes from BigQuery.
     return (

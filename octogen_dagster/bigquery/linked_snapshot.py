@@ -44,16 +44,16 @@ def build_linked_snapshot_asset(
     bigquery_resource_key: str = "bigquery",
     **asset_arguments: Any,
 ) -> dg.AssetsDefinition:
-    """Build an asset with a snapshot of a view from each linked dataset, by default the products.
+    """Build an asset with snapshots of a view, by default the products view, from linked datasets.
 
-    A BigQuery query selects the rows, and they stream as Arrow batches into the asset's IO manager,
-    `ParquetSnapshotIOManager`. Octogen does not charge for them. Rows are read with the Storage
-    Read API, or over REST, which is slower, if that API rejects the request. A retried run reuses
-    the query's result and does not pay again.
+    A BigQuery query selects the rows. The rows are streamed as Arrow batches into the asset's IO
+    manager, `ParquetSnapshotIOManager`. Octogen does not charge for the rows. They are read with
+    the Storage Read API. If that API rejects the request, they are read over REST, which is slower.
+    A retried run reuses the query's result and does not pay again.
 
-    The columns are the view's columns with Polars types; the metadata lists their BigQuery types. A
-    snapshot that differs from the previous one only in the modified column keeps its data version,
-    so it triggers no downstream assets. Each partition has its own check results:
+    The columns are the view's columns with Polars types; the metadata lists their BigQuery types.
+    If a snapshot differs from the previous one only in the modified column, the data version stays
+    the same, so downstream assets are not triggered. Each partition has its own check results:
 
     * `not_empty`: the result has rows;
     * `expected_columns`: the result has the expected columns, by default the documented ones;
@@ -75,9 +75,9 @@ def build_linked_snapshot_asset(
         modified_column: The TIMESTAMP, DATETIME or DATE column whose newest value is the last
             modification. Defaults to `exported_at`, if it is read.
         min_rows_percent: Minimum size of a full snapshot, in percent of the previous snapshot's
-            rows. With fewer rows, or none, the run fails and the previous snapshot is kept;
-            `accept_shrinking: true` in the run configuration accepts the new one for one run. 0
-            accepts any size. With `where`, any number of rows is accepted.
+            rows. If there are fewer rows, or none, the run fails and the previous snapshot is kept.
+            To accept the new snapshot in a single run, set `accept_shrinking: true` in the run
+            configuration. 0 accepts any size. With `where`, any number of rows is accepted.
         max_bytes_billed: Maximum bytes billed for the query; None means no limit. BigQuery does not
             run a query that would exceed it.
         bigquery_resource_key: The resource key of a `dagster_gcp.BigQueryResource` or an
@@ -86,9 +86,9 @@ def build_linked_snapshot_asset(
             `automation_condition` or `retry_policy`.
 
     Raises:
-        ValueError: `view` is not a name, `columns` or `where` is empty, a column is named twice,
-            `modified_column` is not among the columns, `max_age` or `max_bytes_billed` is not
-            positive, or `min_rows_percent` is not from 0 to 100.
+        ValueError: `view` is not a name, `columns` or `where` is empty, a column is listed twice,
+            `modified_column` is not in `columns`, `max_age` or `max_bytes_billed` is not positive,
+            or `min_rows_percent` is not from 0 to 100.
         MissingPackageError: The extra `bigquery` is not installed.
     """
     check_arguments(columns, where, modified_column)

@@ -1,4 +1,4 @@
-"""Linked tables, shared by the assets that describe and read them."""
+"""LinkedTables: code shared by the assets that describe and read linked tables."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class OpenTable(NamedTuple):
-    """An open client, along with a linked dataset's table and the table's reported export time."""
+    """An open client, along with a linked table and the table's reported export time."""
 
     client: Client
     name: TableName
@@ -57,7 +57,7 @@ class LinkedTables:
     def asset_arguments(
         self, builder: str, name: str | dg.AssetSpec, given: Mapping[str, Any]
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return the builder's asset arguments, followed by the user's arguments."""
+        """Return the arguments for the asset. The user's arguments override the builder's."""
         require_asset(self.linked_datasets, "linked_datasets")
         require_extras(builder, "bigquery")
         require_max_bytes_billed(self.max_bytes_billed)
@@ -80,8 +80,8 @@ class LinkedTables:
     ) -> Iterator[OpenTable]:
         """Open a client for the partition's table and fetch the table's description.
 
-        With `stores_rows`, a table whose rows must not be stored is rejected. Permanent errors in
-        the block become failures without retries.
+        With `stores_rows`, a table whose rows must not be stored is rejected. If the block raises a
+        permanent error, the run fails without retries.
         """
         name, restrictions, exported_at = read_reported_table(context, self.linked_datasets.key)
         name = name._replace(table_id=self.view or name.table_id)
@@ -97,7 +97,7 @@ class LinkedTables:
             yield OpenTable(client, name, info, exported_at)
 
     def find_modified_column(self, table: OpenTable, default: str | None) -> str | None:
-        """Return the column whose newest value is the table's last modification."""
+        """Return the column whose newest value is the time of the table's last modification."""
         return find_modified_column(table.info.schema, table.name, self.modified_column, default)
 
     def query(
@@ -121,7 +121,6 @@ class LinkedTables:
         schema: Sequence[SchemaField],
         last_modified: datetime | None,
     ) -> list[dg.AssetCheckResult]:
-        """Return the asset's check results."""
         return check_results(
             subject,
             rows,
@@ -133,12 +132,12 @@ class LinkedTables:
 
 
 def _reject_restricted(table: TableName, restrictions: Mapping[str, bool]) -> None:
-    """Raise if the table's listing forbids storing query results."""
+    """Raise an error if the table's listing forbids storing query results."""
     if restrictions.get("restrict_query_result"):
         raise dg.Failure(
             f"Table {table}: its listing sets restrict_query_result in restricted_export_config, "
             "so query results cannot be stored elsewhere. No query was run. Query the linked "
-            "dataset in BigQuery, or ask its publisher to allow exports and materialize the linked "
-            "dataset again.",
+            "dataset in BigQuery, or ask the publisher to allow exports and then materialize the "
+            "linked dataset again.",
             allow_retries=False,
         )

@@ -1,4 +1,4 @@
-"""A linked view as a snapshot source: its SELECT statement and the result rows."""
+"""LinkedScan: a snapshot source that reads the rows of a linked view with a SELECT statement."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _SHRINKING_CAUSES = (
 def check_arguments(
     columns: Sequence[str] | None, where: str | None, modified_column: str | None
 ) -> None:
-    """Check the arguments, as far as possible without the view."""
+    """Check the arguments as far as this is possible without the view's columns."""
     if columns is not None:
         names = [] if isinstance(columns, str) else [name.casefold() for name in columns]
         if not names or len(set(names)) < len(names):
@@ -57,7 +57,7 @@ def build_select(
     columns: Sequence[str] | None,
     where: str | None,
 ) -> str:
-    """Return a view's SELECT statement; column names are case-insensitive."""
+    """Return the SELECT statement for a view. Column names are not case-sensitive."""
     fields = {field.name.casefold(): field for field in schema}
     if missing := [name for name in columns or () if name.casefold() not in fields]:
         raise OctogenBigQueryInputError(
@@ -80,10 +80,10 @@ def build_select(
 
 
 class LinkedScan:
-    """A query's result rows as a snapshot source, read when the frame is executed.
+    """The result of a query as a snapshot source. The rows are read when the frame is executed.
 
-    `last_modified` is the newest value in `modified_column` during the last execution. `selection`
-    describes which catalog rows the result contains; None means all.
+    `last_modified` is the newest value of `modified_column` that the last execution read.
+    `selection` describes which of the catalog's rows are in the result; None means all.
     """
 
     spending = None
@@ -107,7 +107,7 @@ class LinkedScan:
 
     @contextmanager
     def reading(self, target: SnapshotTarget, stop: threading.Event) -> Iterator[Reading]:
-        """Provide the result rows while the block stores them."""
+        """Provide the result rows as a reading for the block, which stores them."""
         schema = _to_polars(self._schema.empty_table()).schema
         frame = io_source(schema, functools.partial(self._frames, target), stop)
         yield Reading(frame, self._outcome, self._limits)
@@ -180,12 +180,13 @@ _ARROW_TYPES = {
 }
 """The types that Polars supports.
 
-BIGNUMERIC has more digits, INTERVAL has no Polars type, and RANGE comes in two forms.
+Three types are missing: BIGNUMERIC has too many digits, INTERVAL has no Polars type, and RANGE
+comes in two forms.
 """
 
 
 def _unsupported(field: SchemaField, parent: str = "") -> list[tuple[str, str]]:
-    """Return paths, such as `size.weight`, and types that Polars does not support."""
+    """Return paths (such as `size.weight`) and types of columns that Polars does not support."""
     path = f"{parent}{field.name}"
     if field.field_type in _STRUCT:
         return [found for each in field.fields for found in _unsupported(each, f"{path}.")]

@@ -28,7 +28,7 @@ from octogen_dagster.sharing.names import ListingKey
 from octogen_dagster.sharing.octogen import Action, action_of
 
 _GRACE_SECONDS = 1.0
-"""Extra time for a timed-out read to end with its own error."""
+"""Extra seconds so that a read that times out ends with its own error."""
 _MAX_LINES = 10
 
 _Result = TypeVar("_Result")
@@ -44,21 +44,21 @@ def build_listing_sensor(
     _tick_timeout: float = TICK_TIMEOUT,
     **sensor_arguments: Any,
 ) -> dg.SensorDefinition:
-    """Build a sensor that subscribes to listings when they appear or their subscription is revoked.
+    """Build a sensor that subscribes to new listings and renews revoked subscriptions.
 
-    Each tick reads the listings, adds a partition for each new one and requests its run. At most 50
-    runs are requested per tick. If a run fails, for example because the grant has not arrived, the
-    listing is requested again after 10 minutes, then 20, up to 6 hours. If Octogen reports a
-    listing as not granted yet, it is requested every two days, and immediately once Octogen reports
-    the grant.
+    Each tick reads the listings. It adds a partition for each new listing and requests a run for
+    it. At most 50 runs are requested per tick. If a run fails, for example because the grant has
+    not arrived, the listing is requested again after 10 minutes, then after 20 minutes and so on,
+    up to every 6 hours. If Octogen reports a listing as not granted yet, the listing is requested
+    every two days, and as soon as Octogen reports the grant.
 
     Subscriptions that Analytics Hub reports as revoked are requested again in the same way. Missing
-    subscriptions are not, because you might have deleted them on purpose.
-    `build_linked_datasets_checks` reports both. Excluded listings are logged.
+    subscriptions are not requested, because you might have deleted them on purpose.
+    `build_linked_datasets_checks` reports both kinds. Excluded listings are logged.
 
-    The tick is skipped if the source or the list of subscriptions fails temporarily. It fails if
-    rights, credentials or a valid setting are missing, and on the third tick in a row without a
-    response.
+    If the source or the list of subscriptions fails temporarily, the tick is skipped. The tick
+    fails if permissions or credentials are missing, if a setting is invalid, and if it is the third
+    tick in a row without a response.
 
     The sensor keeps no cursor. It reads the materialized partitions and the runs with the tag
     `octogen/request`.
@@ -76,8 +76,8 @@ def build_listing_sensor(
     require_asset(linked_datasets, "linked_datasets")
     partitions = named_partitions(linked_datasets, linked_datasets.partitions_def, "listings")
     arguments = {
-        "description": f"Requests {linked_datasets.key.to_user_string()} for new, newly granted "
-        "and revoked listings, at most 50 per tick.",
+        "description": f"Requests {linked_datasets.key.to_user_string()} for listings that are "
+        "new, newly granted or revoked, at most 50 per tick.",
         **sensor_arguments,
     }
 
@@ -126,7 +126,10 @@ def build_listing_sensor(
 def _match_partitions(
     instance: dg.DagsterInstance, partitions: str, found: Listings
 ) -> Mapping[str, Listing]:
-    """Map partition keys to listings; invalid partitions are added to the excluded listings."""
+    """Map partition keys to listings.
+
+    Partitions that are not listings are added to the excluded listings.
+    """
     known = instance.get_dynamic_partitions(partitions)
     by_key, invalid = by_partition_key(found.listings, known)
     if invalid:
@@ -152,7 +155,7 @@ def _wanted(by_key: Mapping[str, Listing]) -> list[Wanted]:
 def _read(
     source: Source, resources: Any, subscribed: Iterable[str], within: Deadline
 ) -> tuple[Listings, Mapping[ListingKey, set[str]]]:
-    """Read the listings, and the subscription states for the materialized partitions."""
+    """Read the listings, and the states of the subscriptions for materialized partitions."""
     found = source.listings(resources, within)
     names = [name for key in subscribed if (name := known_name(key)) is not None]
     return found, read_states(resources.analytics_hub, names, within) if names else {}
@@ -167,7 +170,7 @@ def _log(context: dg.SensorEvaluationContext, found: Listings) -> None:
 
 
 def _within(seconds: float, work: Callable[[Deadline], _Result]) -> _Result:
-    """Run work in a thread that ends with the tick, because Google's calls can hang."""
+    """Run work in a thread until the tick's deadline, because Google's calls can hang."""
     within = Deadline.after(seconds)
     outcome = submit(lambda: work(within), "octogen-listings")
     try:

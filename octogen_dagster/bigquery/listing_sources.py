@@ -15,26 +15,26 @@ TICK_TIMEOUT = 35.0
 
 
 class Source(Protocol):
-    """A listing source for the sensor."""
+    """A source of listings for the listing sensor."""
 
     @property
     def resource_keys(self) -> Collection[str]:
-        """Keys of the required resources."""
+        """The keys of the resources that the source requires."""
 
     def listings(self, resources: Any, within: Deadline | None = None) -> Listings:
-        """Read the current listings with the sensor context's resources."""
+        """Read the current listings, using the resources in the sensor's context."""
 
 
 @dataclass(frozen=True)
 class ExchangeSource:
     """The listings in a data exchange.
 
-    Requires viewer rights on the exchange, which subscribers often do not have. Listings that share
-    a Pub/Sub topic or only metadata are excluded, because they have no linked dataset.
+    Requires the viewer role on the exchange, which subscribers often do not have. Listings that
+    share a Pub/Sub topic or only metadata are excluded, because they have no linked dataset.
 
     Args:
         exchange: `projects/<project>/locations/<location>/dataExchanges/<exchange>`.
-        only_catalogs: Exclude commercial listings and coverage lists as well.
+        only_catalogs: Also exclude commercial listings and coverage lists.
 
     Raises:
         OctogenBigQueryInputError: `exchange` is not an exchange name.
@@ -57,10 +57,10 @@ class ExchangeSource:
 
 @dataclass(frozen=True)
 class OctogenSource:
-    """The listings that Octogen shares with your organization, with their status.
+    """The listings that Octogen shares with your organization, including their status.
 
     Args:
-        catalogs: Catalog keys to read; empty means all.
+        catalogs: Keys of the catalogs whose listings are read. Empty means all.
     """
 
     catalogs: Sequence[str] = ()

@@ -1,6 +1,7 @@
 """Partition keys for Analytics Hub listings, and their subscription states.
 
-A listing's partition key is `<project>:<location>:<exchange>:<listing>`, parsed from the right.
+A listing's partition key is `<project>:<location>:<exchange>:<listing>`. It is parsed from the
+right, because a project id can contain a colon.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from octogen_dagster.background import Deadline
 
 listing_partitions = dg.DynamicPartitionsDefinition(name="octogen_listings")
-"""Analytics Hub listings to subscribe to, one partition per listing."""
+"""Analytics Hub listings to subscribe to. Each listing is a partition."""
 
 
 def listing_partition_key(resource: str) -> str:
@@ -61,7 +62,10 @@ def listing_name(partition_key: str) -> ListingName:
 def by_partition_key(
     listings: Iterable[Listing], known: Collection[str]
 ) -> tuple[dict[str, Listing], list[str]]:
-    """Map partition keys to listings; a known key is kept if only its project's form differs."""
+    """Map partition keys to listings.
+
+    If a known key differs only in the project's id or number, the known key is kept.
+    """
     partitions: dict[ListingKey, str] = {}
     invalid = []
     for key in sorted(known):
@@ -78,7 +82,7 @@ def by_partition_key(
 
 
 def known_name(key: str) -> ListingName | None:
-    """Return the parsed listing name; None if the key does not name a listing."""
+    """Return the listing name for a partition key, or None if the key does not name a listing."""
     try:
         return listing_name(key)
     except OctogenBigQueryInputError:
@@ -88,7 +92,7 @@ def known_name(key: str) -> ListingName | None:
 def read_states(
     analytics_hub: Any, names: Iterable[ListingName], within: Deadline
 ) -> dict[ListingKey, set[str]]:
-    """Read the project's subscription states in these listings' locations."""
+    """Read the states of the project's subscriptions in the locations of these listings."""
     found: list[Subscription] = []
     with analytics_hub.hub(within=within) as hub:
         for location in sorted({name.location.lower() for name in names}):
@@ -100,5 +104,5 @@ def read_states(
 
 
 def is_revoked(states: Mapping[ListingKey, Collection[str]], listing: ListingName) -> bool:
-    """True if the listing has subscriptions and all are revoked."""
+    """Return True if the listing has subscriptions and all of them are revoked."""
     return set(states.get(listing.key, ())) == {REVOKED}

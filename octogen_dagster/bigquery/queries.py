@@ -1,4 +1,4 @@
-"""Run BigQuery queries with a billing limit and labels; a retry does not pay again."""
+"""Runs BigQuery queries with a billing limit and labels. A retried run does not pay again."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ MAX_BYTES_BILLED = 100 * 10**9
 """Default limit for bytes billed per query."""
 
 DOLLARS_PER_TIB = 6.25
-"""Google's on-demand list price in the US, since July 2023."""
+"""Google's on-demand price in the US since July 2023."""
 
 REQUEST_TIMEOUT = 60.0
-"""Seconds for one request attempt."""
+"""Time limit for one attempt of a request, in seconds."""
 
 _JOB_TIMEOUT = 6 * 3600.0
 _MAX_ATTEMPTS = 20  # failed jobs per query, in a run and its retries
@@ -52,7 +52,7 @@ _SILENCE_TIMEOUT = 600.0
 
 
 def require_max_bytes_billed(limit: object) -> None:
-    """Raise if `max_bytes_billed` is neither None nor a positive integer."""
+    """Raise an error unless `max_bytes_billed` is None or a positive integer."""
     if limit is not None and (not isinstance(limit, int) or limit <= 0):
         raise ValueError(
             f"max_bytes_billed must be a positive integer, or None for no limit, not {limit!r}."
@@ -72,9 +72,9 @@ def run_query(
     """Run a query and return its job, or reuse the job from a run that this one retries.
 
     BigQuery rejects a query that would exceed the billing limit, and bills nothing. The job id is
-    derived from the run, the query and the export, so a retried run, or a run whose response was
-    lost, finds its job and does not pay again. A new job is started if the job failed, is older
-    than 24 hours or has lost its result. Stopping the run cancels the job.
+    derived from the run, the query and the export. A retried run, or a run whose response was lost,
+    therefore finds its job and does not pay again. If the job failed, is older than 24 hours or has
+    lost its result, a new job is started. Stopping the run cancels the job.
     """
     from google.cloud.bigquery import QueryJobConfig
     from google.cloud.bigquery.retry import DEFAULT_JOB_RETRY
@@ -92,7 +92,10 @@ def run_query(
 
 
 def dry_run(client: Client, sql: str, seconds: float) -> int:
-    """Validate a query with a free dry run; return the bytes it would read."""
+    """Validate a query with a dry run, which is free.
+
+    Return the number of bytes that it would read.
+    """
     from google.cloud.bigquery import QueryJobConfig
 
     job = client.query(
@@ -129,9 +132,10 @@ def _labels(context: dg.AssetExecutionContext) -> dict[str, str]:
 def _job_id(
     context: dg.AssetExecutionContext, sql: str, location: str, exported_at: float | None
 ) -> str:
-    """Return the job id prefix that a run and its retries share until one succeeds.
+    """Return a prefix for job ids.
 
-    A rerun of a successful run sees a new last materialization, so it queries and pays again.
+    A run and its retries share the prefix until one of them succeeds. If a successful run is
+    repeated, the last materialization is a new one, so the query runs and is paid for again.
     """
     last = last_materialization(context, context.asset_key)
     parts = [
@@ -154,7 +158,7 @@ class _Query:
     job_id: str
 
     def run(self) -> QueryJob:
-        """Return the first job that succeeds or has succeeded."""
+        """Return the first job that has succeeded. Start new jobs if necessary."""
         from google.api_core.exceptions import Conflict
 
         for attempt in range(_MAX_ATTEMPTS):
@@ -196,7 +200,7 @@ class _Query:
         return cast("QueryJob", found)
 
     def _has_result(self, job: QueryJob) -> bool:
-        """Wait for an existing job; True if it has a usable result."""
+        """Wait for an existing job. Return True if its result can be used."""
         from google.api_core.exceptions import GoogleAPICallError, NotFound
 
         if not job.done(reload=False):
@@ -245,7 +249,7 @@ class _Query:
 
 
 class QueryRows:
-    """A successful query's rows, read in batches."""
+    """The rows of a successful query, which are read in batches."""
 
     def __init__(self, client: Client, job: QueryJob) -> None:
         result = job.result(timeout=REQUEST_TIMEOUT)
@@ -259,7 +263,7 @@ class QueryRows:
     def batches(
         self, check: Callable[[], object], warn: Callable[[str], None]
     ) -> Iterator[pa.RecordBatch]:
-        """Yield the rows in batches, reading the next one in the background."""
+        """Yield the rows in batches. The next batch is read in the background."""
         with _storage_client(self._client) as storage:
             batches = self._read(storage, warn)
 
@@ -321,7 +325,7 @@ class QueryRows:
 
 @contextlib.contextmanager
 def _storage_client(client: Client) -> Iterator[Any]:
-    """Open a Storage Read API client with the BigQuery client's credentials."""
+    """Open a Storage Read API client that has the credentials of the BigQuery client."""
     if os.environ.get("BIGQUERY_EMULATOR_HOST"):
         yield None  # the client would connect to Google
         return

@@ -32,22 +32,22 @@ if TYPE_CHECKING:
 
 
 class AnalyticsHubResource(NamedSettings, dg.ConfigurableResource[Any]):
-    """BigQuery Analytics Hub, and the project where linked datasets are created.
+    """BigQuery Analytics Hub and the project in which linked datasets are created.
 
-    This package's queries also accept it in place of a `dagster_gcp.BigQueryResource`.
+    For queries in this package, this resource can replace a `dagster_gcp.BigQueryResource`.
     """
 
     project: str = Field(description="Your Google Cloud project, which is billed for queries.")
     gcp_credentials: str | None = Field(
         default=None,
         repr=False,
-        description="A service account key file in base64, as for dagster_gcp; pass a "
+        description="A service account key file in base64, as in dagster_gcp. Pass a "
         "dagster.EnvVar. Defaults to Application Default Credentials.",
     )
     endpoint: str | None = Field(
         default=None,
-        description="A local server's host:port, for tests. Defaults to "
-        "ANALYTICS_HUB_EMULATOR_HOST, then Google.",
+        description="The host:port of a local server, for tests. Defaults to "
+        "ANALYTICS_HUB_EMULATOR_HOST, then to Google's server.",
     )
 
     @model_validator(mode="after")
@@ -56,10 +56,11 @@ class AnalyticsHubResource(NamedSettings, dg.ConfigurableResource[Any]):
         return self
 
     def hub(self, deadline: float = 120.0, *, within: Deadline | None = None) -> AnalyticsHub:
-        """Open an Analytics Hub client; use it in a `with` statement.
+        """Open an Analytics Hub client. Use it in a `with` statement.
 
         Args:
-            deadline: Seconds for a call with all its attempts, or a list with all its pages.
+            deadline: Time limit in seconds for a call with all its attempts, or for a list with all
+                its pages.
             within: Deadline for all calls together.
 
         Raises:
@@ -71,7 +72,7 @@ class AnalyticsHubResource(NamedSettings, dg.ConfigurableResource[Any]):
 
     @contextlib.contextmanager
     def get_client(self) -> Iterator[Client]:
-        """Open a BigQuery client; use it in a `with` statement.
+        """Open a BigQuery client. Use it in a `with` statement.
 
         Raises:
             OctogenBigQueryInputError: `gcp_credentials` is not a key file in base64.
@@ -82,7 +83,7 @@ class AnalyticsHubResource(NamedSettings, dg.ConfigurableResource[Any]):
             yield client
 
     def credentials(self) -> Credentials | None:
-        """Return the `gcp_credentials`; None means Application Default Credentials.
+        """Return the credentials in `gcp_credentials`, or None for Application Default Credentials.
 
         Raises:
             OctogenBigQueryInputError: `gcp_credentials` is not a key file in base64.
@@ -104,7 +105,7 @@ class AnalyticsHubResource(NamedSettings, dg.ConfigurableResource[Any]):
 
 
 class OctogenControlPlaneResource(NamedSettings, dg.ConfigurableResource[Any]):
-    """Octogen's control plane, and the principal that catalogs are shared with.
+    """Octogen's control plane, and the principal with which Octogen shares catalogs.
 
     Log in once with `octogen-dagster login`. Omitted settings are read from the step process's
     environment: `OCTOGEN_HOST`, `OCTOGEN_MCP_URL`, `OCTOGEN_MCP_TOKEN_URI`,
@@ -119,21 +120,24 @@ class OctogenControlPlaneResource(NamedSettings, dg.ConfigurableResource[Any]):
     )
     host: str | None = Field(
         default=None,
-        description="Base host, such as storerouter.ai; the MCP server is mcp.<host> and the login "
-        "is auth.<host>. Defaults to OCTOGEN_HOST, then octogen.ai.",
+        description="Base host name, such as storerouter.ai. The MCP server is mcp.<host>, and "
+        "the login is auth.<host>. Defaults to OCTOGEN_HOST, then to octogen.ai.",
     )
     url: str | None = Field(
         default=None,
         description="URL for Octogen's MCP server. Defaults to OCTOGEN_MCP_URL, then mcp.<host>.",
     )
-    client_id_file: str | None = Field(default=None, description="File with the OAuth client id.")
+    client_id_file: str | None = Field(
+        default=None, description="File that contains the OAuth client id."
+    )
     refresh_token_file: str | None = Field(
-        default=None, description="File with the refresh token; new tokens are stored there."
+        default=None,
+        description="File that contains the refresh token. New tokens are stored in it.",
     )
     token_uri: str | None = Field(
         default=None,
-        description="Location written by `octogen-dagster login --token-uri`, for processes that "
-        "share no disk: s3://..., gs://..., az://... or a path. Defaults to "
+        description="Location of a login stored by `octogen-dagster login --token-uri`, for "
+        "processes without a shared disk: s3://..., gs://..., az://... or a path. Defaults to "
         "OCTOGEN_MCP_TOKEN_URI.",
     )
 
@@ -150,10 +154,10 @@ class OctogenControlPlaneResource(NamedSettings, dg.ConfigurableResource[Any]):
         return self
 
     def control_plane(self, deadline: float = 120.0) -> OctogenMCP:
-        """Open a session with Octogen's control plane; use it in a `with` statement.
+        """Open a session with Octogen's control plane. Use it in a `with` statement.
 
         Args:
-            deadline: Seconds for a call with all its attempts.
+            deadline: Time limit in seconds for a call with all its attempts.
 
         Raises:
             OctogenMCPAuthenticationError: No login is configured.
@@ -163,7 +167,7 @@ class OctogenControlPlaneResource(NamedSettings, dg.ConfigurableResource[Any]):
 
     @property
     def login(self) -> dict[str, Any]:
-        """Arguments for `access_tokens`, from the fields or the environment."""
+        """The arguments for `access_tokens`. They come from the fields or the environment."""
         kinds = "token_command", "token_uri", "refresh_token_file", "access_token"
         login = _environment(*kinds, "refresh_token", "token_endpoint")
         if self.token_uri or self.refresh_token_file:
@@ -180,12 +184,12 @@ class OctogenControlPlaneResource(NamedSettings, dg.ConfigurableResource[Any]):
 
     @property
     def token_endpoint(self) -> str:
-        """URL that refresh tokens are sent to."""
+        """The URL to which refresh tokens are sent."""
         return os.environ.get(TOKEN_ENDPOINT_VARIABLE) or host_token_endpoint(self.host)
 
     @property
     def mcp_url(self) -> str:
-        """The MCP server's URL, from the field or the environment."""
+        """The URL of the MCP server. It comes from the field or the environment."""
         return self.url or os.environ.get(MCP_URL_VARIABLE) or host_mcp_url(self.host)
 
 

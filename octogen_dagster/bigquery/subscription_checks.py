@@ -1,4 +1,4 @@
-"""build_linked_datasets_checks: check that each linked dataset's subscription works."""
+"""build_linked_datasets_checks: check that the subscription of each linked dataset works."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,16 +26,16 @@ _MAX_SHOWN = 20
 def build_linked_datasets_checks(
     linked_datasets: dg.AssetsDefinition, source: Source | None = None
 ) -> Sequence[dg.AssetChecksDefinition]:
-    """Build the check `subscribed` for linked datasets, which runs hourly.
+    """Build the hourly check `subscribed` for linked datasets.
 
-    It warns about datasets whose subscription is revoked, stale (the publisher's data can no longer
-    be queried through it) or missing in Analytics Hub, with the reason for each. With a listing
-    source it also warns about datasets that are no longer listed, or that Octogen reports as
-    failed, stale or no longer granted. The check is free and changes nothing; the listing sensor
+    The check warns about datasets whose subscription is revoked, stale (the publisher's data can no
+    longer be queried through it) or missing in Analytics Hub, and gives the reason for each. With a
+    listing source, it also warns about datasets that are no longer listed, or that Octogen reports
+    as failed, stale or no longer granted. The check is free and changes nothing. The listing sensor
     requests revoked subscriptions again.
 
-    It runs while Dagster's automation condition sensor is on, and after materializations that you
-    start. Runs requested by the listing sensor omit it.
+    The check runs hourly while Dagster's automation condition sensor is on. It also runs after
+    materializations that you start, but not in runs that the listing sensor requests.
 
     Args:
         linked_datasets: An asset built by `build_linked_datasets_asset`.
@@ -92,7 +92,10 @@ def _lapse(
     states: Mapping[ListingKey, set[str]],
     listed: Mapping[str, Listing] | None,
 ) -> str | None:
-    """Return why a subscription does not work; None if it works or its state is unknown."""
+    """Return the reason why a subscription does not work.
+
+    Return None if it works or its state is unknown.
+    """
     if not states.get(name.key):
         return "missing"
     if is_revoked(states, name):

@@ -25,12 +25,12 @@ PRODUCT_COLUMNS: tuple[str, ...] = (
     "current_price",
     "in_stock",
 )
-"""The documented columns in `products_current_v1`, which has more."""
+"""The documented columns in `products_current_v1`. The view also has other columns."""
 DOCUMENTED: Mapping[str | None, Sequence[str]] = {
     TABLE: PRODUCT_COLUMNS,
     "url_coverage_v1": ("url", "normalized_url", "covered", "exported_at"),
 }
-"""The documented columns, by view."""
+"""The documented columns of each view."""
 
 
 def build_check_specs(
@@ -65,7 +65,7 @@ def check_results(
     last_modified: datetime | None,
     max_age: timedelta | None,
 ) -> list[dg.AssetCheckResult]:
-    """Return results for `build_check_specs`; messages begin with the subject."""
+    """Return the results of the checks in `build_check_specs`. Messages begin with the subject."""
     existing = {field.name.casefold() for field in schema}
     missing = [column for column in columns if column.casefold() not in existing]
     results = [
@@ -99,12 +99,13 @@ def _freshness(
     age = None if last_modified is None else age_of(last_modified)
     if age is None:
         description = (
-            f"{subject}: the last modification is unknown. Name its column with modified_column, "
-            "or omit this check with max_age=None."
+            f"{subject}: the time of the last modification is unknown. Set modified_column to the "
+            "column that contains it, or omit this check with max_age=None."
         )
     else:
         description = (
-            f"{subject} was modified {hours(age):g} hours ago; {hours(max_age):g} are allowed."
+            f"{subject} was modified {hours(age):g} hours ago; the maximum is {hours(max_age):g} "
+            "hours."
         )
     return dg.AssetCheckResult(
         passed=age is not None and age <= max_age,

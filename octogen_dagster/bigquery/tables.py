@@ -1,4 +1,4 @@
-"""BigQuery tables: names, clients, metadata and the table reported by a linked dataset."""
+"""BigQuery tables: names, clients, metadata, and the table that a linked dataset reports."""
 
 from __future__ import annotations
 
@@ -23,13 +23,16 @@ if TYPE_CHECKING:
 TABLE_NAME = "dagster/table_name"
 CONSOLE = "octogen/console"
 EXPORT_RESTRICTIONS = "octogen/restricted_export_config"
-"""The listing's export restrictions, with Google's names; absent without any."""
+"""Metadata key for the listing's export restrictions, with Google's names.
+
+Missing if there are no restrictions.
+"""
 
 EXPORT_TIME = "octogen/exported_at"
-"""The linked dataset's export time; absent if Octogen did not report one."""
+"""Metadata key for the linked dataset's export time. Missing if Octogen did not report one."""
 
 EXPORTED_AT = "exported_at"
-"""The view column whose newest value is the last modification."""
+"""The column of a view whose newest value is the time of the last modification."""
 
 _NAME = re.compile(
     r"(?P<project>[A-Za-z0-9.:-]+)\.(?P<dataset_id>[A-Za-z0-9_]{1,1024})\."
@@ -64,8 +67,8 @@ class TableName(NamedTuple):
 def open_client(bigquery: Any) -> Iterator[Client]:
     """Open a resource's BigQuery client and close it afterwards.
 
-    `dagster_gcp` is not imported, because that takes seconds and it might not be installed. An
-    emulator needs no login.
+    `dagster_gcp` is not imported, because the import takes seconds and the package might not be
+    installed. An emulator needs no credentials.
     """
     from google.auth.exceptions import GoogleAuthError
 
@@ -83,7 +86,7 @@ def open_client(bigquery: Any) -> Iterator[Client]:
 
 
 def _emulated(bigquery: Any) -> Client | None:
-    """Return a client for a BigQuery emulator, unless credentials are configured."""
+    """Return a client for a BigQuery emulator, or None if credentials are configured."""
     if "BIGQUERY_EMULATOR_HOST" not in os.environ or "GOOGLE_APPLICATION_CREDENTIALS" in os.environ:
         return None
     from google.auth.credentials import AnonymousCredentials
@@ -101,7 +104,7 @@ def _emulated(bigquery: Any) -> Client | None:
 def last_materialization(
     context: dg.AssetExecutionContext, asset: dg.AssetKey, partition: str | None = None
 ) -> dg.EventLogRecord | None:
-    """Return an asset's last materialization for a partition, by default the run's."""
+    """Return an asset's last materialization for a partition. Defaults to the run's partition."""
     if partition is None and context.has_partition_key:
         partition = context.partition_key
     found = context.instance.fetch_materializations(
@@ -112,7 +115,7 @@ def last_materialization(
 
 
 class ReportedTable(NamedTuple):
-    """A table as reported by its linked dataset's asset."""
+    """A table that the asset of a linked dataset reported."""
 
     name: TableName
     export_restrictions: Mapping[str, bool]
@@ -120,7 +123,7 @@ class ReportedTable(NamedTuple):
 
 
 def read_reported_table(context: dg.AssetExecutionContext, upstream: dg.AssetKey) -> ReportedTable:
-    """Return the table reported by the last upstream materialization for the same partition."""
+    """Return the table reported by the upstream asset, for the same partition."""
     record = last_materialization(context, upstream)
     reported = reported_value(record, TABLE_NAME)
     if reported is None:
@@ -141,7 +144,7 @@ def read_reported_table(context: dg.AssetExecutionContext, upstream: dg.AssetKey
 
 
 def reported_value(record: dg.EventLogRecord | None, name: str) -> Any:
-    """Return a materialization's metadata value; None if it is missing."""
+    """Return a metadata value from a materialization, or None if it is missing."""
     if record is None or record.asset_materialization is None:
         return None
     entry = record.asset_materialization.metadata.get(name)
@@ -149,7 +152,7 @@ def reported_value(record: dg.EventLogRecord | None, name: str) -> Any:
 
 
 def _same_listing(context: dg.AssetExecutionContext, upstream: dg.AssetKey) -> str | None:
-    """Suggest the partition for the same listing with its project named by id or number."""
+    """Suggest a partition that differs only in the project's id or number."""
     if not context.has_partition_key:
         return None
     listing = context.partition_key.rsplit(":", 3)[1:]
@@ -158,8 +161,8 @@ def _same_listing(context: dg.AssetExecutionContext, upstream: dg.AssetKey) -> s
             last_materialization(context, upstream, key), TABLE_NAME
         ):
             return (
-                f"Partition {key!r} has one and differs only in the project's id or number. If "
-                "both are the same listing, use that partition and delete this one."
+                f"Partition {key!r} has a linked dataset and differs only in the project's id or "
+                "number. If both are the same listing, use that partition and delete this one."
             )
     return None
 
@@ -167,7 +170,7 @@ def _same_listing(context: dg.AssetExecutionContext, upstream: dg.AssetKey) -> s
 def find_modified_column(
     schema: Sequence[SchemaField], table: TableName, wanted: str | None, default: str | None
 ) -> str | None:
-    """Return the last-modification column as spelled in BigQuery; None without such a column."""
+    """Return the modified column's name as BigQuery spells it, or None without such a column."""
     dated: dict[str, str] = {
         field.name.casefold(): field.name
         for field in schema

@@ -60,17 +60,18 @@ def build_url_list_export_asset(
     control_plane_resource_key: str = "octogen_control_plane",
     **asset_arguments: Any,
 ) -> dg.AssetsDefinition:
-    """Build an asset for a URL list's export, a linked BigQuery dataset.
+    """Build an asset for the export of a URL list. The export is a linked BigQuery dataset.
 
     Octogen matches a list with all its catalogs once a day and shares the result through BigQuery
     Analytics Hub for free. A materialization subscribes the `analytics_hub` resource's project to
     the list's listing, or reports an existing subscription, as in `build_linked_datasets_asset`.
-    The data version is the last export time, also reported as `octogen/exported_at`.
+    The data version is the time of the last export, which is also reported as
+    `octogen/exported_at`.
 
     The dataset has two views, `products_current_v1` and `url_coverage_v1`. Read them with
     `build_linked_snapshot_asset`, or describe the products without copying them with
-    `build_linked_products_asset`. If a list has not been exported yet, the run succeeds: it reports
-    an observation without a materialization, and skips downstream assets.
+    `build_linked_products_asset`. If a list has not been exported yet, the run succeeds. It reports
+    an observation instead of a materialization and skips downstream assets.
 
     The check `fresh` warns if the last export is too old. The asset requires an `OctogenResource`
     and an `AnalyticsHubResource` with the resource keys `octogen` and `analytics_hub`.
@@ -81,10 +82,10 @@ def build_url_list_export_asset(
         listing_project: The listing's project.
         listing_location: The listing's location.
         dataset_id: The linked dataset's id. Defaults to `octogen_<listing id>`.
-        control_plane: Register the subscriber with Octogen, which grants listings to registered
-            subscribers. Requires an `OctogenControlPlaneResource` with the resource key
+        control_plane: Register the subscriber with Octogen, because Octogen grants listings only to
+            registered subscribers. Requires an `OctogenControlPlaneResource` with the resource key
             `octogen_control_plane`.
-        grant_waits: Seconds to wait for a grant before each further attempt in the same run.
+        grant_waits: The waits for a grant, in seconds. After each wait, the run tries again.
         max_age: Maximum age of the export; None omits the check `fresh`.
         resource_key: The resource key of the `OctogenResource`.
         hub_resource_key: The resource key of the `AnalyticsHubResource`.
@@ -95,8 +96,8 @@ def build_url_list_export_asset(
         TypeError: `url_list` is not an asset.
         ValueError: `url_list` was not built by `build_url_list_asset`, `max_age` is not positive,
             or the listing's project or location is malformed.
-        MissingPackageError: The extra `bigquery` is not installed, or with `control_plane` the
-            extra `mcp`.
+        MissingPackageError: The extra `bigquery` is not installed. With `control_plane`, the extra
+            `mcp` is required, too.
     """
     require_url_list(url_list)
     extras, resource_keys = ["bigquery"], {resource_key, hub_resource_key}
@@ -151,12 +152,11 @@ def last_exported_at(state: "CoverageUrlList") -> datetime | None:
 
 
 def version_of(exported_at: datetime) -> str:
-    """Return an export's data version."""
     return exported_at.isoformat()
 
 
 def _listings_in(project: str, location: str) -> Callable[[str, str], ListingName]:
-    """Return a function from exchange and listing ids to a listing name."""
+    """Return a function that maps the ids of an exchange and a listing to the listing's name."""
 
     def listing(exchange_id: str, listing_id: str) -> ListingName:
         return ListingName.parse(str(ListingName(project, location, exchange_id, listing_id)))
@@ -175,7 +175,7 @@ def _check_specs(key: dg.AssetKey, max_age: timedelta | None) -> list[dg.AssetCh
 def _read_list(
     context: dg.AssetExecutionContext, url_list: dg.AssetKey, octogen: Any
 ) -> "CoverageUrlList":
-    """Read the list that the upstream asset reported."""
+    """Read the URL list that the upstream asset reported."""
     asset = url_list.to_user_string()
     list_id = reported_value(last_materialization(context, url_list), LIST_ID)
     if list_id is None:
@@ -190,12 +190,12 @@ def _read_list(
         except OctogenUrlListNotFoundError as error:
             raise error.with_message(
                 f"{asset}: URL list {list_id!r} was deleted, or belongs to another organization "
-                f"than the API key. Materialize {asset}, which creates a missing list."
+                f"than the API key. Materialize {asset} to create the list again."
             ) from error
     if state.status == DELETE_PENDING:
         raise dg.Failure(
             f"URL list {state.name!r} ({state.url_list_id}) and its data are being deleted. "
-            f"Nothing was read. Materialize {asset}, which creates another list.",
+            f"Nothing was read. Materialize {asset} to create a new list.",
             allow_retries=False,
         )
     return state
@@ -227,7 +227,10 @@ def _exported(
 def _check_freshness(
     exported_at: datetime | None, created_at: datetime | None, max_age: timedelta | None
 ) -> Iterator[dg.AssetCheckResult]:
-    """Yield the result of the check `fresh`; before the first export, use the creation time."""
+    """Yield the result of the check `fresh`.
+
+    Before the first export, the list's creation time is used.
+    """
     if max_age is None:
         return
     since = exported_at or created_at
@@ -236,9 +239,9 @@ def _check_freshness(
     if age is not None:
         event = "exported" if exported_at else "created"
         description = (
-            f"The list was {event} {hours(age):g} hours ago"
-            f"{'' if exported_at else ' and not exported yet'}; "
-            f"at most {hours(max_age):g} are allowed."
+            f"The list was {event} {hours(age):g} hours "
+            f"ago{'' if exported_at else ' and not exported yet'}; the maximum is "
+            f"{hours(max_age):g} hours."
         )
     yield dg.AssetCheckResult(
         passed=age is None or age <= max_age,

@@ -1,4 +1,4 @@
-"""build_url_list_sensor: request new URL list exports and their downstream assets."""
+"""build_url_list_sensor: request new exports of URL lists and their downstream assets."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -36,22 +36,22 @@ def build_url_list_sensor(
     _clock: Callable[[], float] = time.time,
     **sensor_arguments: Any,
 ) -> dg.SensorDefinition:
-    """Build a sensor that requests URL list exports and their downstream assets.
+    """Build a sensor that requests exports of URL lists and their downstream assets.
 
-    Octogen exports lists once a day. A tick reads all lists in one free request and requests a run
-    for each list whose `lastExportedAt` differs from the export asset's last materialization, or
-    whose downstream assets are older than that materialization. Failed runs are requested again
-    after 10 minutes, then 20, up to 6 hours. Lists that do not exist or have not been exported yet
-    are excluded. If the service does not respond, the tick is skipped or fails as in
-    `build_catalog_sensor`.
+    Octogen exports lists once a day. A tick reads all lists with one request, which is free. It
+    requests a run for each list whose `lastExportedAt` differs from the last materialization of the
+    export asset, or whose downstream assets are older than that materialization. Failed runs are
+    requested again after 10 minutes, then after 20 minutes and so on, up to every 6 hours. Lists
+    that do not exist or have not been exported yet are excluded. If the service does not respond,
+    the tick is skipped or fails as in `build_catalog_sensor`.
 
-    The sensor has no cursor: it compares export times with the materializations' data versions, and
-    finds its previous requests by the run tag `octogen/request`.
+    The sensor has no cursor. It compares export times with the data versions of materializations,
+    and it finds its previous requests by the run tag `octogen/request`.
 
     Args:
-        assets: One or more assets built by `build_url_list_export_asset`, each followed by the
-            downstream assets for the same run, such as those built by `build_linked_snapshot_asset`
-            and `build_url_matches_asset`.
+        assets: One or more assets built by `build_url_list_export_asset`. Each is followed by the
+            downstream assets to run together with it, such as assets built by
+            `build_linked_snapshot_asset` and `build_url_matches_asset`.
         name: The sensor's name.
         minimum_interval_seconds: Minimum seconds between ticks.
         resource_key: The resource key of the `OctogenResource`.
@@ -59,7 +59,8 @@ def build_url_list_sensor(
 
     Raises:
         TypeError: `assets` contains something other than an asset.
-        ValueError: `assets` has no export, or an asset that is not downstream of an earlier one.
+        ValueError: `assets` contains no export, or contains an asset that is not downstream of an
+            earlier asset.
     """
     given = [assets] if isinstance(assets, dg.AssetsDefinition | dg.AssetKey) else list(assets)
     names, runs = _by_export(given)
@@ -113,7 +114,7 @@ def build_url_list_sensor(
 def _by_export(
     assets: Sequence[dg.AssetsDefinition],
 ) -> tuple[dict[str, str], dict[str, list[dg.AssetKey]]]:
-    """Map export keys to list names, and to the keys in a run with the export first."""
+    """Return each export's list name, and the asset keys to request with each export."""
     names, runs = dict[str, str](), dict[str, list[dg.AssetKey]]()
     for each in assets:
         require_asset(each, "assets")
@@ -135,13 +136,13 @@ def _by_export(
 
 
 def _read_lists(octogen: "OctogenResource") -> "dict[str, CoverageUrlList]":
-    """Read the live lists, keyed by name."""
+    """Return the lists that are not being deleted, by name."""
     with BlockingClient(service_of_a_tick(octogen)) as client:
         return {each.name: each for each in live_url_lists(client)}
 
 
 def _read(instance: dg.DagsterInstance, assets: Sequence[dg.AssetKey]) -> str | None:
-    """Return the export's data version if all later assets are up to date, else None."""
+    """Return the export's data version, or None if a downstream asset is out of date."""
     records: list[dg.EventLogRecord] = []
     for asset in assets:
         found = instance.fetch_materializations(asset, limit=1).records

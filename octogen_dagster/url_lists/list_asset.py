@@ -43,17 +43,17 @@ from octogen_dagster.url_lists.sync import (
 from octogen_dagster.validation import require_percent
 
 URL_LIST = "octogen/url_list"
-"""The list's name, in the asset definition's metadata."""
+"""Metadata key of an asset definition: the list's name."""
 LIST_ID, LIST_NAME = "octogen/url_list_id", "octogen/url_list_name"
-"""The list, in the materializations for it and its export."""
+"""Metadata key of materializations: the list's id. The list and its export both report it."""
 REJECTED, REJECTED_URLS = "octogen/rejected", "octogen/rejected_urls"
-"""The number of rejected rows and a preview, in a materialization's metadata."""
+"""Metadata keys of a materialization: the number of rejected rows and a preview."""
 ACCEPTED_CHECK = "accepted"
 ADDED_COLUMNS: Mapping[str, str] = {
-    "normalized_url": "The URL as Octogen normalizes it; equal URLs have the same value. Null if "
-    "the URL was rejected.",
+    "normalized_url": "The URL as normalized by Octogen. It is the same for URLs that count as "
+    "equal. Null if the URL was rejected.",
     "rejected_code": "Why the URL was rejected, such as `invalid_url`; null if it is in the list.",
-    "rejected_message": "The rejection as a sentence.",
+    "rejected_message": "The reason for the rejection, as a sentence.",
 }
 """Columns that the asset adds to the table, with their descriptions."""
 
@@ -78,34 +78,37 @@ def build_url_list_asset(
     """Build an asset that synchronizes a coverage URL list at Octogen with your table.
 
     A run creates the list if it does not exist, adds missing URLs and removes URLs that are not in
-    the table. Octogen decides which URLs are equal: `http://` and tracking parameters make no
-    difference. If a run is killed, the next one completes its work. All requests are free.
+    the table. Octogen decides which URLs count as equal. For example, `http://` and tracking
+    parameters make no difference. If a run is killed, the next one completes its work. All requests
+    are free.
 
-    The value is the table with three more columns: `normalized_url`, and `rejected_code` and
-    `rejected_message` for URLs that are not in the list. Rows without a URL (`missing_url`) or with
-    more than 2,048 characters (`too_long`) are rejected before any request; Octogen rejects others,
-    for example with `invalid_url`. `build_url_list_checks` warns about rejected rows.
+    The asset's value is your table with three more columns: `normalized_url`, and `rejected_code`
+    and `rejected_message` for URLs that are not in the list. Rows without a URL (`missing_url`) or
+    with more than 2,048 characters (`too_long`) are rejected before any request. Octogen can reject
+    other rows, for example with `invalid_url`. `build_url_list_checks` warns about rejected rows.
 
-    The metadata has `octogen/url_list_id`, `octogen/url_list_name`, `octogen/status` and the counts
-    `octogen/urls` (distinct URLs in the list), `octogen/added`, `octogen/removed` and
-    `octogen/rejected` (rows), with previews of the removed and rejected URLs.
+    The metadata have `octogen/url_list_id`, `octogen/url_list_name`, `octogen/status` and the
+    counts `octogen/urls` (distinct URLs in the list), `octogen/added`, `octogen/removed` and
+    `octogen/rejected` (rows). They also have previews of the removed and rejected URLs.
 
-    Octogen takes about a minute to prepare a new list, whose status is then `provisioning`. A run
-    waits for this at its end. After `provisioning_timeout` it succeeds with a warning: the list has
-    its URLs, and is exported once it is active.
+    Octogen takes about a minute to prepare a new list. During this time, the list has the status
+    `provisioning`. At the end of a run, the run waits until the list is active. After
+    `provisioning_timeout`, the run succeeds with a warning. The list then has its URLs, and Octogen
+    exports it once it is active.
 
-    `max_removed_percent` can be changed for one run in the run configuration.
+    You can change `max_removed_percent` for a single run in the run configuration.
 
     Args:
         name: The asset's name or `dagster.AssetSpec`.
-        urls: An asset, or its key, that is loaded as a `polars.DataFrame` with the columns `url` (a
-            competitor's product page) and `sku` (your article; several rows can have the same).
+        urls: An asset or its key. It is loaded as a `polars.DataFrame` with the columns `url` (a
+            competitor's product page) and `sku` (your article; several rows can have the same SKU).
             Other columns are kept. The table can have up to 100,000 distinct URLs.
         list_name: The list's name, at most 80 characters long. Defaults to the asset's name. An
             organization can have up to five lists.
-        max_removed_percent: Maximum percentage of the list that a run can remove. A run that would
-            remove more fails and changes nothing. A table without URLs never removes anything.
-        provisioning_timeout: Seconds to wait for a new list to become active.
+        max_removed_percent: Maximum percentage of the list's URLs that a run can remove. If a run
+            would remove more, it fails and changes nothing. If the table has no URLs, nothing is
+            removed.
+        provisioning_timeout: How long to wait until a new list is active, in seconds.
         resource_key: The resource key of the `OctogenResource`.
         asset_arguments: Any other argument for `@dagster.asset`. With
             `automation_condition=octogen_dagster.follow_upstream()`, the list is updated after its
@@ -123,8 +126,8 @@ def build_url_list_asset(
     given = asset_arguments_of(name, asset_arguments)
     if given.get("partitions_def") is not None:
         raise ValueError(
-            f"Asset {given['name']!r} cannot have partitions, because a list has all URLs in its "
-            "table. Build one asset per list, and remove partitions_def."
+            f"Asset {given['name']!r} cannot have partitions, because a list contains all URLs in "
+            "its table. Build one asset per list, and remove partitions_def."
         )
     list_name = checked_name(given["name"] if list_name is None else list_name, "list_name")
 
@@ -161,9 +164,9 @@ def build_url_list_asset(
 def build_url_list_checks(
     url_list: dg.AssetsDefinition, *, severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.WARN
 ) -> list[dg.AssetChecksDefinition]:
-    """Build the check `accepted` for a URL list, which fails if Octogen rejected rows.
+    """Build the check `accepted` for a URL list. It fails if rows were rejected.
 
-    A failed check shows a preview of the rejected rows.
+    If the check fails, it shows a preview of the rejected rows.
 
     Args:
         url_list: An asset built by `build_url_list_asset`.
@@ -203,7 +206,7 @@ def build_url_list_checks(
 
 
 def require_url_list(asset: dg.AssetsDefinition) -> None:
-    """Raise if an asset is not a URL list."""
+    """Raise an error if an asset is not a URL list."""
     require_asset(asset, "url_list")
     if URL_LIST not in asset.metadata_by_key.get(asset.key, {}):
         raise ValueError(
@@ -213,7 +216,7 @@ def require_url_list(asset: dg.AssetsDefinition) -> None:
 
 
 def name_of_list(asset: dg.AssetsDefinition) -> str:
-    """Return the list name from the metadata of a URL list or its export."""
+    """Return the list's name from the metadata of a URL list asset or its export asset."""
     metadata = asset.metadata_by_key[asset.key]
     entry = metadata[URL_LIST if URL_LIST in metadata else LIST_NAME]
     return str(getattr(entry, "value", entry))
@@ -225,14 +228,14 @@ def _config_schema(max_removed_percent: float) -> dict[str, Any]:
             float,
             default_value=float(max_removed_percent),
             is_required=False,
-            description="Maximum percentage of the list that this run can remove; 100 removes "
-            "all URLs that are not in the table.",
+            description="Maximum percentage of the list's URLs that this run can remove. With "
+            "100, all URLs that are not in the table can be removed.",
         ),
     }
 
 
 def _check_percent(percent: float) -> None:
-    """Fail if the run configuration's value is not a percentage."""
+    """Fail if the value in the run configuration is not a percentage."""
     try:
         require_percent(_MAX_REMOVED, percent)
     except ValueError as error:
@@ -240,7 +243,7 @@ def _check_percent(percent: float) -> None:
 
 
 class _Table:
-    """The user's table, and the distinct URLs in it to send."""
+    """The user's table, and the distinct URLs in it that are sent to Octogen."""
 
     def __init__(self, frame: pl.DataFrame, urls: Sequence[str]) -> None:
         self.frame = frame
@@ -248,7 +251,7 @@ class _Table:
 
     @classmethod
     def of(cls, frame: pl.DataFrame, asset: dg.AssetKey) -> "_Table":
-        """Check a table, as far as possible without a request."""
+        """Check a table as far as this is possible without a request."""
         subject = f"The table {asset.to_user_string()}"
         for name in _REQUIRED:
             if name not in frame.columns:
@@ -270,7 +273,7 @@ class _Table:
         return cls(frame, [url for url in urls if _rejection(url) is None])
 
     def with_answers(self, sync: UrlListSync) -> pl.DataFrame:
-        """Return the table with the added columns."""
+        """Return the table with the three columns added."""
 
         def any_rejection(url: str | None) -> Rejection | None:
             if (before := _rejection(url)) or url is None:
@@ -295,13 +298,13 @@ class _Table:
 
 
 def _stripped_urls(frame: pl.DataFrame) -> pl.Series:
-    """Return the URLs to send; a response might strip whitespace, too."""
+    """Return the URLs to send, without surrounding whitespace. Responses might strip it, too."""
     stripped: pl.Series = frame["url"].cast(pl.String).str.strip_chars()
     return stripped
 
 
 def _rejection(url: str | None) -> Rejection | None:
-    """Return why a URL is not sent; None if it is."""
+    """Return the reason why a URL is not sent, or None if it is sent."""
     if not url:
         return Rejection("missing_url", "The row has no URL.")
     if len(url) > MAX_URL_CHARACTERS:
@@ -313,7 +316,7 @@ def _rejection(url: str | None) -> Rejection | None:
 
 
 class _ListRun:
-    """A run that synchronizes a list with a table."""
+    """A run that synchronizes a URL list with a table."""
 
     def __init__(
         self,
@@ -330,7 +333,7 @@ class _ListRun:
         self._max_removed_percent = max_removed_percent
 
     def synchronize(self, provisioning_timeout: float) -> dg.MaterializeResult[pl.DataFrame]:
-        """Make the list equal to the table and return the table with the added columns."""
+        """Make the list equal to the table, and return the table with the columns added."""
         found = find_url_list(self._client, self._name)
         url_list = found or create_url_list(self._client, self._name)
         if found is None:
@@ -369,8 +372,8 @@ class _ListRun:
             left = ends_at - time.monotonic()
             if left <= 0:
                 self._log.warning(
-                    f"{_subject(url_list)} is still {PROVISIONING} after {seconds:g} s. It has its "
-                    "URLs, and Octogen exports it once it is active."
+                    f"{_subject(url_list)} is still {PROVISIONING} after {seconds:g} s. The list "
+                    "has its URLs, and Octogen exports it once it is active."
                 )
                 break
             wait_interruptibly(Future(), min(pause, left))
@@ -417,7 +420,7 @@ class _ListRun:
 
 @contextmanager
 def _full_or_deleted_fails(sync: UrlListSync) -> Iterator[None]:
-    """Fail without retries if the list is full or deleted, because its owner must decide."""
+    """Fail without retries if the list is full or was deleted. Its owner must decide what to do."""
     try:
         yield
     except OctogenUrlListCapacityError as error:
@@ -453,7 +456,7 @@ def _failure(text: str) -> dg.Failure:
 
 
 def _preview(name: str, columns: Mapping[str, Sequence[Any]]) -> Metadata:
-    """Return the first rows as a table; empty without rows."""
+    """Return the first rows as a table, or an empty string if there are no rows."""
     frame = pl.DataFrame({each: values[:_MAX_SHOWN] for each, values in columns.items()})
     if frame.is_empty():
         return {}

@@ -1,4 +1,4 @@
-"""build_url_matches_asset: match a URL list's table with the products in its export."""
+"""build_url_matches_asset: match a URL list's table with the products in the list's export."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -40,30 +40,32 @@ def build_url_matches_asset(
 ) -> dg.AssetsDefinition:
     """Build an asset that matches a URL list's table with the exported products.
 
-    It joins three stored tables and sends no requests. The result has one row for each pair of a
-    table row and a matching product, one for each row without a product, and one for each product
-    without a URL, whose `sku` is null. The columns are `sku`, `url`, `status`, `matched_by` and the
-    table's other columns, then the offers' columns. A table column that clashes with these is
-    renamed `own_<name>`.
+    The asset joins three stored tables and sends no requests. The result has one row for each match
+    between a row in your table and a product. Table rows without a product and products without a
+    URL (whose `sku` is null) also get one row each. The columns are `sku`, `url`, `status`,
+    `matched_by` and the other columns in your table, followed by the columns of the offers. If a
+    column in your table has the same name as one of these, it is renamed `own_<name>`.
 
     `status` is `covered`, `not_covered`, `pending` (added after the last export) or `rejected`. A
-    product matches the URLs that equal its `product_url`, as sent or as normalized by Octogen, or
-    that differ only in spelling (`matched_by` is `url`). Otherwise it matches the URLs for its page
-    that share the most parameters (`page`): the page is host and path, where
-    `/collections/<x>/products/<y>` counts as `/products/<y>`. A covered URL without a product gets
-    the products on its page as well.
+    product matches a URL that equals its `product_url`, either as sent or as normalized by Octogen,
+    or that differs from it only in spelling. In this case, `matched_by` is `url`. If there is no
+    such URL, the product matches the URLs for the same page that share the most parameters, and
+    `matched_by` is `page`. The page is the host and the path; `/collections/<x>/products/<y>`
+    counts as `/products/<y>`. If a covered URL has no product after this, it gets the products on
+    its page, too.
 
-    The checks `covered` (share of exported URLs that are covered) and `matched` (share of covered
-    URLs with a certain match, at least 90 %) are warnings.
+    There are two checks, which only warn. `covered` is about the share of exported URLs that are
+    covered. `matched` requires that at least 90 % of the covered URLs have a certain match.
 
     Args:
         url_list: An asset built by `build_url_list_asset`.
-        coverage: The snapshot of its export's view `url_coverage_v1`, such as an asset built by
-            `build_linked_snapshot_asset`.
-        offers: The snapshot of its view `products_current_v1`, with the column `product_url`.
+        coverage: The snapshot of the view `url_coverage_v1` in the list's export, such as an asset
+            built by `build_linked_snapshot_asset`.
+        offers: The snapshot of the view `products_current_v1` in the list's export, with the column
+            `product_url`.
         name: The asset's name or `dagster.AssetSpec`. Defaults to `<url_list>_matches`.
-        min_covered_percent: Minimum percentage of covered URLs among the exported ones, for the
-            check `covered`, from 0 to 100.
+        min_covered_percent: Minimum percentage, from 0 to 100, of exported URLs that are covered,
+            for the check `covered`.
         asset_arguments: Any other argument for `@dagster.asset`. With
             `automation_condition=octogen_dagster.follow_upstream()`, the matches are updated after
             the list and its export.
@@ -91,7 +93,7 @@ def build_url_matches_asset(
             ],
             "description": (
                 f"The URLs in {url_list.key.to_user_string()}, matched with the products in "
-                "Octogen's last export. Each row is an article's URL with a matching product."
+                "Octogen's last export. Each row is a URL from your table and a matching product."
             ),
         },
         given,
@@ -123,12 +125,12 @@ def build_url_matches_asset(
 
 
 def _require_columns(frame: pl.LazyFrame, asset: dg.AssetsDefinition, names: Iterable[str]) -> None:
-    """Fail if an upstream snapshot was read without columns that the join needs."""
+    """Fail if an upstream snapshot does not have the columns that the join needs."""
     columns = frame.collect_schema().names()
     if missing := [name for name in names if name not in columns]:
         raise dg.Failure(
             f"{asset.key.to_user_string()} does not have the column {missing[0]!r}, which is "
-            "needed to match URLs. Add it to the columns to read.",
+            "needed to match URLs. Add the column to the columns that are read.",
             allow_retries=False,
         )
 
@@ -145,7 +147,6 @@ def _no_products(
 
 
 def _source(found: Matches, exported_at: datetime | None) -> FrameSource:
-    """Return the rows with their metadata."""
     metrics = Metrics({"summary": found.summary, **found.url_counts, **found.figures})
     if exported_at is not None:
         metrics["summary"] = f"{found.summary}; exported {exported_at:%Y-%m-%d %H:%M} UTC"
@@ -158,7 +159,7 @@ def _covered(url_counts: Mapping[str, int], min_percent: float) -> dg.AssetCheck
     covered = url_counts[COVERED]
     exported = covered + url_counts[NOT_COVERED]
     fraction = covered / exported if exported else None
-    description = "No URL has been exported yet."
+    description = "Octogen has not exported any URL yet."
     if fraction is not None:
         description = (
             f"Octogen covers {covered:,} of {count(exported, 'exported URL')}; "

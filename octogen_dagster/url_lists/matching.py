@@ -1,4 +1,4 @@
-"""Match a URL list's table with its export: the coverage and the offers."""
+"""Matches a URL list's table with the coverage and the offers in the list's export."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from octogen_dagster.printable import count
 COVERED, NOT_COVERED, PENDING, REJECTED = "covered", "not_covered", "pending", "rejected"
 STATUSES = (COVERED, NOT_COVERED, PENDING, REJECTED)
 LIST_COLUMNS = ("normalized_url", "rejected_code", "rejected_message")
-"""Columns that the URL list's asset adds to the user's table."""
+"""The columns that the URL list asset adds to the user's table."""
 EXPORTED = pl.Schema(
     {
         "url": pl.String(),
@@ -24,18 +24,21 @@ EXPORTED = pl.Schema(
         "exported_at": pl.Datetime("us", "UTC"),
     }
 )
-"""Required columns in the view `url_coverage_v1`."""
+"""The columns that are required in the view `url_coverage_v1`."""
 MATCHES_DESCRIPTIONS = {
-    "sku": "Your article; null for a product without a URL in the list.",
+    "sku": "The SKU in your table; null for a product without a URL in the list.",
     "url": "The competitor's product page in your table.",
     "status": "`covered`, `not_covered`, `pending` (added after the last export) or `rejected`.",
-    "matched_by": "`url` if the product's URL matches, `page` if only the page matches; null "
+    "matched_by": "`url` if the product's URL matches, or `page` if only the page matches; null "
     "without a match.",
-    "product_url": "The product's URL at Octogen.",
+    "product_url": "The product's URL in Octogen's catalog.",
 }
 _EXPORTED_AT = "exported_at"
 MATCHES_KIND = TableKind(descriptions=MATCHES_DESCRIPTIONS, volatile=(_EXPORTED_AT,))
-"""The other columns come from the user's table and the offers."""
+"""Descriptions of the first columns.
+
+The other columns come from the user's table and the offers.
+"""
 
 _FIRST = ("sku", "url", "status", "matched_by")
 _PRODUCT, _ROW, _URL, _PAGE = (f"octogen_{each}" for each in ("product", "row", "url", "page"))
@@ -85,7 +88,7 @@ class Matches(NamedTuple):
 
     @property
     def matched_fraction(self) -> float | None:
-        """The share of covered URLs with a certain match; None if none is covered."""
+        """The share of covered URLs that have a certain match, or None if no URL is covered."""
         covered, figures = self.url_counts[COVERED], self.figures
         unsure = figures["addresses_without_products"] + figures["addresses_in_doubt"]
         return (covered - unsure) / covered if covered else None
@@ -95,9 +98,9 @@ def url_matches(own: pl.DataFrame, coverage: pl.DataFrame, offers: pl.LazyFrame)
     """Match the rows in a URL list's table with the exported products.
 
     A product matches the covered URLs that equal its `product_url`, as sent or as normalized by
-    Octogen, or otherwise the URLs for its page that share the most parameters. A covered URL
-    without a product then gets the products on its page that share the most parameters, even if
-    they match other URLs, because Octogen reports that it has some.
+    Octogen. If there are none, it matches the URLs for its page that share the most parameters.
+    Covered URLs that still have no product then get the products on their page that share the most
+    parameters, even if these match other URLs, because Octogen reports that the URL has products.
     """
     offer_columns = offers.collect_schema().names()
     names = _column_names(own.columns, offer_columns)
@@ -124,8 +127,9 @@ def url_matches(own: pl.DataFrame, coverage: pl.DataFrame, offers: pl.LazyFrame)
 def _statuses(own: pl.DataFrame, coverage: pl.DataFrame) -> pl.Series:
     """Return each row's status.
 
-    A URL that is missing from the export was added later and is pending. Octogen might have
-    normalized its lists again since the table was sent, so URLs are also looked up as sent.
+    A URL that is missing from the export was added after the export, so it is pending. Octogen
+    might have changed how it normalizes URLs since the table was sent, so URLs are also looked up
+    as sent.
     """
     sent = own.select("normalized_url", pl.col("url").str.strip_chars())
     known = pl.concat(
@@ -152,7 +156,7 @@ def _column_names(own: Iterable[str], offer_columns: Iterable[str]) -> Mapping[s
     if clash := sorted(taken.intersection(_FIRST)):
         raise OctogenBigQueryInputError(
             f"The offers have a column {clash[0]!r}, which the asset adds. Set `columns` to read "
-            "all others."
+            "only the other columns."
         )
     # Octogen's `exported_at` is ignored when snapshots are compared, the user's is not.
     taken |= {"status", "matched_by", _EXPORTED_AT}
@@ -167,7 +171,10 @@ def _column_names(own: Iterable[str], offer_columns: Iterable[str]) -> Mapping[s
 
 
 def page_of(url: pl.Expr) -> pl.Expr:
-    """Return a normalized URL's page: the URL without parameters and Shopify collection."""
+    """Return the page of a normalized URL.
+
+    This is the URL without parameters and without a Shopify collection.
+    """
     page = url.str.replace(r"\?.*$", "")
     return page.str.replace(r"/collections/[^/]+(/products/[^/]+)$", "${1}")
 
@@ -180,9 +187,10 @@ def _url_forms(url: str) -> list[pl.Expr]:
 
 
 def _nearest(products: pl.DataFrame, urls: pl.DataFrame, per: str) -> pl.DataFrame:
-    """Return the pairs on a page that share the most parameters, for each product or each URL.
+    """Pair products and URLs for the same page.
 
-    A pair is uncertain if both have parameters and share none.
+    For each product or each URL, keep the pairs that share the most parameters. A pair is uncertain
+    if the product's URL and the list's URL both have parameters but share none.
     """
     pairs = products.join(urls, on=_PAGE)
     shared = pl.col(_PARAMETERS).list.set_intersection(f"{_PARAMETERS}_right").list.len()
@@ -193,12 +201,12 @@ def _nearest(products: pl.DataFrame, urls: pl.DataFrame, per: str) -> pl.DataFra
 
 
 def _ties(pairs: pl.DataFrame, per: str, page: str) -> int:
-    """Count the products, or URLs, with several equally near matches."""
+    """Count the products or URLs that have several equally good matches."""
     return len(pairs.group_by(per).agg(pl.col(page).n_unique()).filter(pl.col(page) > 1))
 
 
 def _pairs(urls: pl.DataFrame, offers: pl.LazyFrame) -> tuple[pl.DataFrame, Mapping[str, int]]:
-    """Return (product, row) number pairs for the covered URLs, and the coverage figures."""
+    """Return (product number, row number) pairs for the covered URLs, and counts of matches."""
     echo = "normalized_url"
     products = (
         offers.select(pl.col("product_url").alias(_URL))
@@ -218,7 +226,7 @@ def _pairs(urls: pl.DataFrame, offers: pl.LazyFrame) -> tuple[pl.DataFrame, Mapp
     near = _nearest(rest, forms, _PRODUCT)
 
     def unpaired(pairs: pl.DataFrame) -> pl.DataFrame:
-        """Return the URL forms that have no match; rows with the same URL count as one."""
+        """Return the URLs that have no match. Rows with the same URL count as one."""
         paired = forms.join(pairs, on=_ROW, how="semi").select(echo)
         return forms.join(paired, on=echo, how="anti")
 

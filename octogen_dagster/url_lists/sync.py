@@ -1,10 +1,11 @@
-"""Synchronize a URL list with a table: request the difference, then send it.
+"""Synchronizes a URL list with a table: determines the difference, then sends it.
 
-    UrlListSync.synchronize → difference: `contains`, plus the members if there are too many
-                            → remove surplus URLs, then add missing ones
+    UrlListSync.synchronize → difference: `contains`, and the members if there are surplus URLs
+                            → remove surplus URLs, then add missing URLs
 
-No state is kept between runs: Octogen decides what is in the list and which URLs are equal. Adding
-and removing are idempotent, so the next run completes the work of a killed one.
+No state is kept between runs, because Octogen knows what is in the list and which URLs count as
+equal. Adding and removing URLs is idempotent, so if a run is killed, the next run completes its
+work.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 PROVISIONING = "provisioning"
 DELETE_PENDING = "delete_pending"
 _MAX_ATTEMPTS = 3
-"""Maximum comparisons in a run while others change the list."""
+"""Maximum number of comparisons in a run if other programs keep changing the list."""
 
 
 class Rejection(NamedTuple):
@@ -46,7 +47,7 @@ _NO_ANSWER = Rejection("no_answer", "Octogen's response did not mention the URL.
 
 
 class Difference(NamedTuple):
-    """The list's size, the table's missing URLs and the list's surplus normalized URLs."""
+    """The list's size, the table's URLs that the list lacks, and the list's surplus URLs."""
 
     url_count: int
     missing: Sequence[str] = ()
@@ -63,12 +64,12 @@ def live_url_lists(client: BlockingClient) -> Iterator[CoverageUrlList]:
 
 
 def find_url_list(client: BlockingClient, name: str) -> CoverageUrlList | None:
-    """Return the live list with a name; None if it does not exist."""
+    """Return the list with a name, or None if it does not exist or is being deleted."""
     return next((each for each in live_url_lists(client) if each.name == name), None)
 
 
 def create_url_list(client: BlockingClient, name: str) -> CoverageUrlList:
-    """Create a list, or return one created by a lost request or a concurrent run."""
+    """Create a list. If a lost request or a concurrent run has created it, return that list."""
     try:
         return client.create_coverage_url_list(name)
     except OctogenUrlListNameConflictError:
@@ -78,10 +79,10 @@ def create_url_list(client: BlockingClient, name: str) -> CoverageUrlList:
 
 
 class UrlListSync:
-    """One run's synchronization of a list with a table's URLs.
+    """The synchronization of a list with a table's URLs in a single run.
 
-    `normalized` and `rejected` map the table's URLs to Octogen's form and to rejections. `added`
-    and `removed` contain the normalized URLs sent.
+    `normalized` maps the table's URLs to their normalized form, and `rejected` to rejections.
+    `added` and `removed` contain the normalized URLs that were added and removed.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class UrlListSync:
         self._urls = urls
 
     def wanted(self) -> set[str]:
-        """Return the table's accepted URLs in Octogen's form, as far as it is known."""
+        """Return the normalized form of the table's accepted URLs, as far as it is known."""
         return {
             self.normalized[url]
             for url in self._urls
@@ -106,8 +107,8 @@ class UrlListSync:
     def synchronize(self, check_removal: Callable[[int, int], None]) -> None:
         """Make the list equal to the table.
 
-        Before anything is sent, `check_removal` is called with the number of URLs to remove and the
-        list's size, and raises to prevent it.
+        Before any change, `check_removal` is called with the number of URLs to remove and the
+        list's size. It raises an error to prevent the removal.
         """
         for _ in range(_MAX_ATTEMPTS):
             difference = self._difference(check_removal)
@@ -120,10 +121,11 @@ class UrlListSync:
         raise self._changed_by_others()
 
     def _difference(self, check_removal: Callable[[int, int], None]) -> Difference:
-        """Request the difference between list and table; empty if the table has no URLs.
+        """Return the difference between the list and the table.
 
-        The list's count is older than the comparison. If another run adds the table's URLs in the
-        meantime, the surplus seems smaller, but never larger.
+        It is empty if the table has no URLs. The list's count was requested before the comparison.
+        If another run adds some of the table's URLs in between, the surplus can only seem smaller
+        than it is.
         """
         count = self.url_list.url_count
         urls = [url for url in self._urls if url not in self.rejected]
@@ -148,7 +150,7 @@ class UrlListSync:
     def _send(self, difference: Difference) -> int:
         """Remove URLs, then add URLs, and return the list's new size.
 
-        In this order, a full list has room for new URLs.
+        URLs are removed first, so that a full list has room for new URLs.
         """
         client, list_id, count = self._client, self.url_list.url_list_id, difference.url_count
         accepted, rejected = dict[str, str](), list[tuple[str, Rejection]]()
@@ -181,7 +183,7 @@ class UrlListSync:
         return count
 
     def _check(self, urls: Sequence[str]) -> set[str]:
-        """Request the URLs' normalized forms and return the URLs that are in the list."""
+        """Request the normalized form of URLs, and return the URLs that are in the list."""
         present = set()
         for batch in _batches(urls):
             answer = self._client.check_coverage_url_list_urls(self.url_list.url_list_id, batch)
@@ -193,10 +195,10 @@ class UrlListSync:
     def _results_by_url(
         self, sent: Sequence[str], results: Sequence[CoverageContainsResult]
     ) -> Mapping[str, CoverageContainsResult]:
-        """Map the URLs as sent to their results.
+        """Return the results by URL, in the spelling that was sent.
 
-        A response with one result per URL in the same order can spell URLs differently; any other
-        response must spell them as sent.
+        If a response has one result per URL in the same order, it can spell URLs differently. Any
+        other response must spell them as sent.
         """
         places = {url: place for place, url in enumerate(sent)}
         in_order = len(results) == len(sent) and all(

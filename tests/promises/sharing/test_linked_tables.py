@@ -223,7 +223,7 @@ def test_a_table_that_is_empty_old_or_lacks_columns_fails_its_checks(
     assert {name: (check.passed, check.description) for name, check in found.items()} == {
         "not_empty": (False, f"{TABLE} has 0 rows."),
         "expected_columns": (False, f"{TABLE} is missing columns: title."),
-        "fresh": (False, f"{TABLE} was modified 3 hours ago; 2 are allowed."),
+        "fresh": (False, f"{TABLE} was modified 3 hours ago; the maximum is 2 hours."),
     }
     assert found["not_empty"].severity is dg.AssetCheckSeverity.ERROR
     assert found["fresh"].severity is dg.AssetCheckSeverity.WARN
