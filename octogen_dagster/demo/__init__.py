@@ -1,1 +1,1 @@
-"""The demo: catalogs and products of a sandbox as snapshots and linked datasets."""
+"""The demo: a pipeline that reads a sandbox's catalogs into snapshots and linked datasets."""

@@ -1,7 +1,7 @@
-"""The demo's code location, written like your own would be.
+"""The demo's code location. Your own code location could look like this.
 
 Sensors request a run for each new or reindexed catalog, each listing and each URL-list export.
-Downstream assets run by their automation condition. `octogen-dagster demo` sets the environment
+Automation conditions start the downstream assets. `octogen-dagster demo` sets the environment
 variables.
 """
 
@@ -68,21 +68,24 @@ MESSAGES = Path(SNAPSHOTS).with_name("notifications.txt")
 
 
 def spec(name: str, group: str, description: str | None = None) -> dg.AssetSpec:
-    """Return an asset spec with group, owner and description for the UI."""
+    """Return an asset spec with a group, an owner and a description for the UI."""
     return dg.AssetSpec(name, group_name=group, owners=["team:pricing"], description=description)
 
 
-LISTED = "The local Octogen's catalogs, each a partition of the products."
-READ = "Each catalog's products. On the last day one price is wrong and fails its check."
+LISTED = "The catalogs in the sandbox. Each catalog is a partition of the products."
+READ = "The products in each catalog. On the last day, one price is wrong, so a check fails."
 CHANGED = "Products that appeared, disappeared or changed since the previous day."
-KEPT = "Every product's price and stock since the first day."
-TOLD = "Price drops and rises, and stock changes; each event once."
-OWNED = "Your price list: articles and the competitor pages that sell them. Prices are invented."
-BELOW = "Competitors below your price (day 3) and below your floor (day 5)."
-LOADED = "The same rows as a SQL table. Each run replaces its catalog's rows."
+KEPT = "The price and stock of every product since the first day."
+TOLD = "Price drops, price rises and stock changes. Each event occurs once."
+OWNED = (
+    "Your price list: SKUs, and the competitors' pages that sell these products. The prices "
+    "are invented."
+)
+BELOW = "Competitors that are below your price (day 3) and below your floor price (day 5)."
+LOADED = "The products as a SQL table. Each run replaces the rows of one catalog."
 FOUND = "A scheduled search. Change it for a single run in the launchpad."
-MATCHED = "Competitor URLs matched with your articles, spelled as people copy them."
-COMPARED = "Your prices beside the exported competitor prices, without a lookup."
+MATCHED = "Competitors' URLs, spelled as people copy them, and your SKUs."
+COMPARED = "Your prices next to competitors' prices from the export, which needs no lookups."
 
 catalogs = build_catalogs_asset(
     spec("octogen_catalogs", "catalogs", LISTED),
@@ -123,7 +126,7 @@ alerts = build_price_alerts_asset(
     automation_condition=FOLLOW,
 )
 def articles(past: dict[str, pl.LazyFrame]) -> pl.DataFrame:
-    """Invent a price list by moving competitors' first prices a little."""
+    """Invent a price list by changing competitors' first prices a little."""
     # As a dict the input loads even before the first history exists.
     rows = pl.concat([pl.LazyFrame(schema=HISTORY_SCHEMA), *past.values()])
     known = rows.drop_nulls(["current_price", "currency"]).sort("uuid", "valid_from")
@@ -158,7 +161,7 @@ price_list_alerts = build_price_alerts_asset(
 
 
 def tell(events: pl.DataFrame) -> None:
-    """Write undercut alerts to a file, where your pipeline would notify people."""
+    """Write undercut alerts to a file. A real pipeline would notify people instead."""
     line = "{at:%Y-%m-%d} {rule}: {catalog_key} sells {sku} at {after} {currency}, not {before}\n"
     with MESSAGES.open("a") as file:
         file.writelines(line.format(**event) for event in events.iter_rows(named=True))
@@ -245,7 +248,10 @@ if HAS_HUB:
         automation_condition=FOLLOW,
     )
     def matches(articles: pl.DataFrame) -> pl.DataFrame:
-        """One page in ten has no catalog; the others are spelled in three ways."""
+        """Return the table of competitors' pages.
+
+        One page in ten is in no catalog, and the other URLs are spelled in three ways.
+        """
         url = pl.col("product_url")
         number = url.str.extract(r"(\d+)$").cast(pl.Int64)
         elsewhere = pl.format("https://www.elsewhere.example/products/{}-{}", "category", number)
@@ -284,7 +290,10 @@ if HAS_HUB:
         automation_condition=FOLLOW,
     )
     def price_comparison(theirs: pl.DataFrame) -> pl.DataFrame:
-        """Compare prices in the same currency; `difference` is your price minus theirs."""
+        """Compare prices in the same currency.
+
+        `difference` is your price minus the competitor's price.
+        """
         difference = pl.col("price") - pl.col("current_price")
         return theirs.filter(pl.col("currency") == pl.col("own_currency")).select(
             *("sku", "url", "title", "currency", "price", "current_price"),

@@ -1,8 +1,9 @@
-"""The backdated days before the daemon starts.
+"""The backdated days, which are played before the daemon starts.
 
 Octogen serves current data only, so a history begins with its first snapshot. To show a month
-without waiting for one, the demo backdates each day's `fetched_at` and reports materializations to
-the instance behind the UI. The price list has the first day's prices.
+without waiting for a month, the demo backdates the `fetched_at` of each day and reports
+materializations to the Dagster instance that the UI shows. The price list is based on the prices of
+the first day.
 """
 
 import importlib
@@ -28,11 +29,14 @@ from octogen_dagster.snapshots.partitions import catalog_partition_key
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 _LOWERED = {3: ("price", 0.55), 5: ("map_price", 0.95)}
-"""For each day, the price-list column that a competitor undercuts, and the factor."""
+"""Days on which a competitor undercuts a price-list column, with the column and the factor."""
 
 
 def begin_day(sandbox: Sandbox, snapshots: Path, day: int) -> None:
-    """Begin a day. On some days, the competitor furthest below the price list lowers its price."""
+    """Begin a day.
+
+    On some days, the competitor that is furthest below the price list lowers its price.
+    """
     if day in _LOWERED:
         column, part = _LOWERED[day]
         offers = pl.scan_parquet(snapshots / "octogen_products/*.parquet").filter("in_stock")
@@ -53,7 +57,7 @@ def play_past(
     catalogs: Sequence[str],
     days: int,
 ) -> None:
-    """Snapshot the catalogs for some days up to yesterday."""
+    """Take a snapshot of the catalogs for each of some days up to yesterday."""
     keys = {catalog_partition_key(catalog): catalog for catalog in catalogs}
     fetched_at = datetime.now(UTC) - timedelta(days=days)
 

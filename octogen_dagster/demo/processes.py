@@ -1,4 +1,4 @@
-"""The processes of Dagster that the demo runs: a daemon, with or without the UI."""
+"""The Dagster processes that the demo runs: a daemon and, optionally, the UI."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class DagsterProcess:
     def wait(self) -> NoReturn:
         """Wait until the process exits.
 
-        It polls, because after a Polars query signals no longer interrupt a wait.
+        This polls, because signals no longer interrupt a wait after a Polars query.
         """
         while True:
             self.check()
@@ -58,7 +58,10 @@ class DagsterProcess:
 
 @contextlib.contextmanager
 def dagster_process(log: Path, *command: str) -> Iterator[DagsterProcess]:
-    """Run a Dagster module until the block or this process ends, even by a kill."""
+    """Run a Dagster module until the block ends.
+
+    If this process ends, even if it is killed, the module ends, too.
+    """
     with log.open("ab") as output:
         process = subprocess.Popen(  # noqa: S603 - our own command
             [sys.executable, "-m", *command, "-m", DEFINITIONS, "--log-level", "warning"],
@@ -82,9 +85,9 @@ def dagster_process(log: Path, *command: str) -> Iterator[DagsterProcess]:
 
 
 def ui_port(port: int | None) -> int:
-    """Return the requested port, or 3000, or a free one if 3000 is taken.
+    """Return the requested port. Without a request, return 3000, or a free port if 3000 is in use.
 
-    Exits before anything is written if the requested port cannot be used.
+    If the requested port cannot be used, the command exits before it writes anything.
     """
     if not importlib.util.find_spec("dagster_webserver"):
         raise SystemExit(
@@ -104,7 +107,7 @@ def ui_port(port: int | None) -> int:
 
 
 def runner(environment: Mapping[str, str]) -> str:
-    """Return the prefix for commands to copy: `uv run` if uv started this one."""
+    """Return the prefix for printed commands, which is `uv run` if uv started this command."""
     uv = environment.get("UV")  # set by `uv run`
     if not uv:
         return ""

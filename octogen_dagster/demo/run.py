@@ -1,4 +1,4 @@
-"""The demo: thirty days of a local Octogen, read by a Dagster daemon."""
+"""The demo: a Dagster daemon reads thirty days of data from a local Octogen."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _SIZES = {
     "kumo": 0.6,
     "grand-arcade": 1.3,
 }
-"""The catalogs, and the share of the requested number of products that each one gets."""
+"""The catalogs. Each one gets this share of the requested number of products."""
 _LIVE_DAYS = 2
 _DAY_TIMEOUT = 1800  # a day takes half a minute on two idle cores
 _WRONG_PRICE_FACTOR = 100  # like a lost decimal point
@@ -67,7 +67,7 @@ _QUERIES = {
 _URL_LIST, _COMPARISON = "competitor_urls", "price_comparison"
 _MATCHES = "competitor_matches"
 _WINDOWS = {"DISPLAY", "WAYLAND_DISPLAY", "BROWSER"}
-"""Environment variables that show that a graphical browser is available, or name one."""
+"""Environment variables that indicate a graphical browser or name one."""
 _MESSAGES = "notifications.txt"
 _WRITTEN = ("snapshots", "shop.duckdb", "dagster.log", "dagster_home", _MESSAGES)
 INSTANCE = """
@@ -81,11 +81,11 @@ run_launcher:
 
 
 def run_demo(folder: Path, *, catalogs: int, products: int, days: int, port: int | None) -> None:
-    """Play some days and, given a port, show them in the UI until Ctrl-C.
+    """Play some days. If a port is given, show them in the UI until Ctrl-C.
 
-    Each day prices move and products come and go. A competitor undercuts the price list on day 3
-    and its floor on day 5, and the last day has a wrong price. All but the last two days are
-    backdated.
+    Every day, prices change and products appear and disappear. A competitor undercuts the price
+    list on day 3 and the floor price on day 5, and the last day has a wrong price. All days except
+    the last two are backdated.
     """
     console = Console(highlight=False)
     home, snapshots = folder.absolute() / "dagster_home", folder.absolute() / "snapshots"
@@ -131,7 +131,10 @@ def run_demo(folder: Path, *, catalogs: int, products: int, days: int, port: int
 
 @contextlib.contextmanager
 def _fresh_folder(folder: Path) -> Iterator[None]:
-    """Lock the folder and delete an earlier demo's files; refuse any other folder."""
+    """Lock the folder and delete the files of an earlier demo.
+
+    Raise an error if the folder contains anything else.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     home, held = folder / "dagster_home", os.open(folder, os.O_RDONLY)
     try:
@@ -168,7 +171,7 @@ def _make_sandbox(console: Console, sizes: dict[str, int]) -> Sandbox:
 
 
 class Demo:
-    """A sandbox's days and their materializations in Dagster."""
+    """The days of a sandbox, and their materializations in Dagster."""
 
     def __init__(
         self,
@@ -206,7 +209,7 @@ class Demo:
         self._say(f"Day {day}: {len(self._catalogs)} catalogs reindexed and read.")
 
     def report(self, day: int) -> None:
-        """Print the day's results and where to look for more."""
+        """Print the results of the day, and where to find more."""
         if self._listings and (count := len(self._sandbox.hub.datasets(_PROJECT))):
             self._say(f"{count} Analytics Hub listings are linked datasets.")
             self._print_url_list()
@@ -230,10 +233,10 @@ class Demo:
         self._say(f'In Python: {self._runner}python -c "import polars; print({rows})"')
 
     def print_pages(self, url: str) -> None:
-        """Print UI pages worth a look."""
+        """Print the pages in the UI that are worth a look."""
         catalog = f"partition={catalog_partition_key(max(self._catalogs))}"
         assets = f"{url}/assets/{_PRODUCTS}"
-        compared = (f"{url}/assets/{_COMPARISON}", "your prices beside those from a URL list")
+        compared = (f"{url}/assets/{_COMPARISON}", "your prices next to prices from a URL list")
         self._say("Pages to visit:")
         for page, what in (
             (url, "the runs and the sensors that requested them"),
@@ -249,13 +252,13 @@ class Demo:
             (f"{assets}_price_list_alerts?view=events", "competitors below your price or floor"),
             (f"{assets}_position", "your price position"),
             *([compared] if self._listings else []),
-            (f"{url}/automation", "the sensors behind it all"),
+            (f"{url}/automation", "the sensors that request the runs"),
         ):
             self._say(f"  {page}  {what}")
         self._say("The demo runs until Ctrl-C ends it.")
 
     def _done_since(self, began: float) -> Iterator[bool]:
-        """Yield, for each asset, whether it has been materialized since the day began."""
+        """Yield for each asset whether it has been materialized since the beginning of the day."""
         for partition in self._partitions:
             yield self._made_at(_PRODUCTS, partition) > began
             for name, followed in self._followed.items():
@@ -274,23 +277,23 @@ class Demo:
                 yield self._made_at(name, None) > began
 
     def _notifications(self) -> list[str]:
-        """Return the lines written by the price-list alert sensor."""
+        """Return the lines that the price-list alert sensor has written."""
         file = self._snapshots.with_name(_MESSAGES)
         return file.read_text().splitlines() if file.exists() else []
 
     def _is_followed_by(self, *names: str) -> bool:
-        """True if these assets were materialized in this order, after the latest history."""
+        """Return True if these assets were materialized in this order since the latest history."""
         last = max(self._made_at(_HISTORY, partition) for partition in self._partitions)
         times = [last, *(self._made_at(name, None) for name in names)]
         return times == sorted(times)
 
     def _url_lists(self) -> list[Listing]:
-        """Return the listings with URL lists."""
+        """Return the listings that share URL lists."""
         listings = self._sandbox.hub.listings if self._listings else ()
         return [listing for listing in listings if listing.is_url_list]
 
     def _made_at(self, asset: str, partition: str | None) -> float:
-        """Return the time of the latest materialization, or 0 if there is none."""
+        """Return the time of the latest materialization, or 0 without a materialization."""
         return next((each.timestamp for each in self._records(asset, partition)), 0.0)
 
     def _records(self, asset: str, partition: str | None, limit: int = 1) -> Sequence[Any]:
@@ -330,7 +333,7 @@ class Demo:
         return table
 
     def _print_checks(self) -> None:
-        """Print check results from each catalog's latest run."""
+        """Print the check results from the latest run of each catalog."""
         names = (_PRODUCTS, *self._followed)
         latest = (self._records(name, key)[0] for name in names for key in self._partitions)
         passed = 0
@@ -347,7 +350,7 @@ class Demo:
         self._say(f"{passed} checks passed.")
 
     def _print_url_list(self) -> None:
-        """Print how the latest export covers the URL list."""
+        """Print how many URLs in the URL list the latest export covers."""
         if self._records(_COMPARISON, None):
             matches = pl.read_parquet(self._snapshots / f"{_MATCHES}.parquet")
             pages = matches.drop_nulls("sku").unique(["sku", "url"])
@@ -355,8 +358,8 @@ class Demo:
             prices = pl.read_parquet(self._snapshots / f"{_COMPARISON}.parquet")
             lower = prices.filter(pl.col("difference") > 0).height
             self._say(
-                f"Octogen covers {covered:,} of {len(pages):,} competitor URLs in a URL list. "
-                f"{lower:,} of {len(prices):,} prices there are below yours."
+                f"Octogen covers {covered:,} of {len(pages):,} competitor URLs in a URL list. Of "
+                f"their {len(prices):,} prices, {lower:,} are below yours."
             )
 
     def _say(self, text: str) -> None:
