@@ -26,8 +26,7 @@ from octogen_dagster.errors import (
 from octogen_dagster.printable import usd
 
 _BLOCKING = (OctogenAuthenticationError, OctogenInsufficientCreditError, OctogenForbiddenError)
-"""Errors that concern the account rather than the service: no credit, or a rejected key.
-"""
+"""Errors that concern the account rather than the service: no credit, or a rejected key."""
 
 
 class Seen(NamedTuple):
