@@ -1,7 +1,7 @@
 """A local Octogen for tests and first steps: a real HTTP server on loopback.
 
-It follows Octogen's public contract and shares no code with this package's client, so that a bug in
-one is not repeated in the other.
+The sandbox follows Octogen's public contract. It shares no code with this package's client, so that
+a bug in the client is not repeated in the sandbox.
 """
 
 HOST = "127.0.0.1"

@@ -1,4 +1,4 @@
-"""REST API routes, with one router per contract generation."""
+"""The routes of the REST API. There is one router for each contract generation."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ LOOKUP_USD = 0.002
 
 
 def create_app(state: State, generation: Generation) -> FastAPI:
-    """Create the ASGI app for a contract generation, behind the gateway."""
+    """Create the ASGI app for a contract generation. The gateway receives its requests."""
 
     async def admit(request: Request) -> None:
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
@@ -152,7 +152,7 @@ def _current_router(state: State) -> APIRouter:
 
     @router.post("/products/lookup")
     def lookup(body: CurrentLookupRequest, request: Request) -> Json:
-        """Find a product in the index; the sandbox never fetches products from shops."""
+        """Find a product in the index. The sandbox never fetches products from shops."""
         product, matched_via = state.catalogs.find(body.url), "exact"
         if product is None and body.matchMode != "strict":
             url = body.url.partition("?")[0].lower()
@@ -200,7 +200,7 @@ def _principal(state: State) -> Json:
 
 
 def _url_list_router(lists: UrlLists) -> APIRouter:
-    """Return the URL-list routes; FastAPI calls the methods of `lists`."""
+    """Return the routes for URL lists. FastAPI calls the methods of `lists`."""
     router = APIRouter()
     router.post("", status_code=201)(lists.create)
     router.get("")(lists.page)
@@ -219,7 +219,7 @@ def _page(
     keys: Sequence[str] | None,
     received: ReceivedRequest,
 ) -> tuple[list[Hit], str | None]:
-    """Charge a page and return its hits and the next page's cursor."""
+    """Charge for a page. Return the hits on the page and the cursor of the next page."""
     sent = received.body or {}
     start = decode_cursor(body.cursor, sent)
     hits, following = find_page(body, state.catalogs.known(keys), start, body.limit)
@@ -233,7 +233,10 @@ def _charge(state: State, usd: float) -> None:
 
 
 def _has_null_cursor(received: ReceivedRequest) -> bool:
-    """Return True for every other search: a null cursor on its last page instead of none."""
+    """Return True for every second search.
+
+    Its last page has a null cursor; other last pages have no cursor.
+    """
     return zlib.crc32(repr(received.body).encode()) % 2 == 0
 
 

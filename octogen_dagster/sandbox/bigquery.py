@@ -25,7 +25,7 @@ Json = dict[str, Any]
 
 
 class _Refused(Exception):
-    """A rejected request; the arguments are BigQuery's reason and a message."""
+    """A rejected request. The arguments are BigQuery's reason and a message."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def _error(request: Request, refused: Exception) -> Response:
 
 
 class _BigQuery:
-    """The routes, with the jobs inserted so far."""
+    """The routes, and the jobs that were inserted so far."""
 
     def __init__(self, store: Listings) -> None:
         self._store = store

@@ -1,7 +1,7 @@
 """Products and catalogs, computed on demand.
 
-A product is a pure function of (seed, catalog key, index, day). Nothing is stored, so a catalog
-with a million products takes no more memory than a catalog with ten. The index is also the
+A product depends only on the seed, the catalog key, the index and the day. Nothing is stored, so a
+catalog with a million products takes no more memory than a catalog with ten. The index is also the
 product's position in its catalog's quality order.
 """
 
@@ -30,7 +30,8 @@ from octogen_dagster.sandbox.words import (
 )
 
 CatalogChoice: TypeAlias = int | Sequence[str] | Mapping[str, int]
-"""How many built-in catalogs to use, or catalog keys, or a mapping from key to product count."""
+"""A number of built-in catalogs, a list of catalog keys, or a mapping from keys to product counts.
+"""
 
 FIRST_INDEX_RUN = datetime(2026, 1, 15, 6, 0, tzinfo=UTC)
 _TIME_BETWEEN_INDEX_RUNS = timedelta(days=1)
@@ -53,7 +54,10 @@ _T = TypeVar("_T")
 
 
 def mix(value: int) -> int:
-    """Scramble 64 bits with splitmix64, a bijection with the same result in every process."""
+    """Scramble 64 bits with splitmix64.
+
+    This is a bijection, and the result is the same in every process.
+    """
     value = (value + 0x9E3779B97F4A7C15) & _64_BITS
     value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _64_BITS
     value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _64_BITS
@@ -64,8 +68,8 @@ def mix(value: int) -> int:
 class Catalog:
     """A merchant's products.
 
-    `removed` has the indexes of removed products, `prices` the prices set with `set_price` by
-    index, and `day` the number of days since the products were created.
+    `removed` contains the indexes of removed products. `prices` contains the prices that were set
+    with `set_price`, by index. `day` is the number of days since the products were created.
     """
 
     shop: Shop
@@ -101,7 +105,7 @@ class Catalog:
         return product if product.url == url else None
 
     def next_day(self) -> Catalog:
-        """Return the catalog one day later; products with a set price are never removed."""
+        """Return the catalog one day later. Products whose price was set are never removed."""
         day = self.day + 1
         turnover = -(-self.size // _PRODUCTS_FOR_A_NEW_ONE)
         gone = {mix(self.salt ^ (day << 32) + number) % self.size for number in range(turnover)}
@@ -119,9 +123,9 @@ class Catalog:
 
 
 def make_catalog(key: str, product_count: int, seed: int) -> Catalog:
-    """Create the catalog of a built-in shop, or of an invented shop for any other key.
+    """Create the catalog of a built-in shop. For any other key, invent a shop.
 
-    A key like `northpeak.outlet` is a second catalog on a built-in shop's site.
+    A key such as `northpeak.outlet` is a second catalog on the site of a built-in shop.
     """
     if not key:
         raise ValueError("a catalog key needs at least one character")
@@ -160,10 +164,10 @@ def builtin_catalog_keys(count: int) -> list[str]:
 
 
 class Catalogs:
-    """The catalogs the organization can search.
+    """The catalogs that the organization can search.
 
-    The server reads while other threads make changes, so a change replaces the entire mapping in
-    one assignment.
+    The server reads the catalogs while other threads change them, so a change replaces the entire
+    mapping with one assignment.
     """
 
     def __init__(self, choice: CatalogChoice, products: int, seed: int) -> None:
@@ -178,7 +182,10 @@ class Catalogs:
         return list(self._by_key.values())
 
     def known(self, keys: Sequence[str] | None) -> list[Catalog]:
-        """Return the existing catalogs with these keys, without duplicates; None means all."""
+        """Return the existing catalogs with these keys, without duplicates.
+
+        None means all catalogs.
+        """
         by_key = self._by_key
         wanted = by_key if keys is None else dict.fromkeys(keys)
         return [by_key[key] for key in wanted if key in by_key]
@@ -221,7 +228,7 @@ class Catalogs:
 
 
 class Product:
-    """A product. Each trait is computed when it is read."""
+    """A product. Its traits are computed when they are read."""
 
     __slots__ = ("bits", "catalog", "index", "kind", "vertical")
 
@@ -244,9 +251,9 @@ class Product:
         return options[self.draw(trait, len(options))]
 
     def days_of_change(self, trait: int, odds: int) -> list[int]:
-        """Return the days, from 1, on which a trait changes.
+        """Return the days on which a trait changes. The first day is 1.
 
-        Each day, it changes for one in `odds` products.
+        Each day, the trait changes for one in `odds` products.
         """
         days = range(1, self.catalog.day + 1)
         return [day for day in days if self.one_in(day << _BITS_OF_A_TRAIT | trait, odds)]
@@ -263,7 +270,7 @@ class Product:
 
     @property
     def brand(self) -> Brand | None:
-        """The canonical brand; None for one in sixty products."""
+        """The canonical brand, or None for one in sixty products."""
         return None if self.one_in(_NO_BRAND, 60) else self.pick(_BRAND, self.vertical.brands)
 
     @property

@@ -1,4 +1,7 @@
-"""Products that Octogen shares over BigQuery, as rows in views for a catalog or a URL list."""
+"""The products that Octogen shares over BigQuery, as the rows of views.
+
+A view belongs to a catalog or a URL list.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,7 @@ class View:
 
 @dataclass(frozen=True)
 class Export:
-    """A URL list's products and coverage at one time."""
+    """The products and the coverage of a URL list at a given time."""
 
     exported_at: datetime
     products: Sequence[Row]
@@ -68,7 +71,10 @@ class Export:
 
 
 def export(urls: Iterable[tuple[str, str]], catalogs: Catalogs) -> Export:
-    """Match (submitted, normalized) URLs with the products in all catalogs."""
+    """Match URLs with the products in all catalogs.
+
+    Each URL is a pair: as submitted and normalized.
+    """
     exported_at = catalogs.day_began_at
     products: dict[str, Row] = {}
     coverage = []
@@ -82,7 +88,10 @@ def export(urls: Iterable[tuple[str, str]], catalogs: Catalogs) -> Export:
 
 
 def views_of_catalog(key: str, catalogs: Catalogs) -> dict[str, View]:
-    """Return the view with a catalog's products, exported at the start of the day."""
+    """Return the view that contains a catalog's products.
+
+    They are exported at the start of the day.
+    """
     rows = (
         _product_row(Product(catalog, index), catalogs.day_began_at)
         for catalog in catalogs.known([key])
@@ -93,7 +102,7 @@ def views_of_catalog(key: str, catalogs: Catalogs) -> dict[str, View]:
 
 
 def _find_page(url: str, catalogs: Catalogs) -> Product | None:
-    """Return the product with this URL, or else the product on the same page."""
+    """Return the product with this URL or, if there is none, the product on the same page."""
     page = url.partition("?")[0]
     candidates = dict.fromkeys((url, page, _OF_A_COLLECTION.sub("", page)))
     found = (catalogs.find(each) for each in candidates)

@@ -1,4 +1,4 @@
-"""Facets for search filters, and each product's values for them."""
+"""The facets for search filters, and the values that each product has for them."""
 
 from __future__ import annotations
 
@@ -34,12 +34,15 @@ def is_known_facet(name: str) -> bool:
 
 
 def facet_of_attribute(attribute: str) -> str:
-    """Return the facet for an attribute: its name, with a prefix if another facet has the name."""
+    """Return the name of the facet for an attribute.
+
+    It has a prefix if another facet has the same name.
+    """
     return f"{_ATTRIBUTE_PREFIX}{attribute}" if attribute in _FACETS else attribute
 
 
 def bare_name(name: str) -> str:
-    """Return a facet's name without prefix: `fit` for `attribute_facets.fit`."""
+    """Return a facet's name without the prefix, such as `fit` for `attribute_facets.fit`."""
     attribute = name.removeprefix(_ATTRIBUTE_PREFIX)
     return name if attribute in _FACETS else attribute
 

@@ -1,4 +1,7 @@
-"""Sandbox faults: kinds, text format and request selection. `gateway` applies them."""
+"""The sandbox's faults: their kinds, their text format and which requests they hit.
+
+`gateway` applies the faults.
+"""
 
 from __future__ import annotations
 
@@ -66,20 +69,21 @@ class Fault:
     | `wrong_type` | | one product whose `currentPrice` is not a number |
     | `price` | 0 or more | one product with that `currentPrice` |
 
-    The cursor faults hit only searches that send a cursor. Latency is added to any other fault.
-    Otherwise the first matching fault applies, so several faults with `times` take effect in order.
+    The cursor faults hit only searches that send a cursor. If several faults match a request, the
+    first one applies, so several faults with `times` take effect in order. `latency` is applied in
+    addition to another fault.
 
     Attributes:
         kind: The kind of fault.
         value: The value, as in the table.
-        times: Number of requests to hit; None means all.
+        times: Number of requests to hit. None means all requests.
         path: Hit only requests with this path, such as `/products/search`.
         page: Hit only this page of searches, counted from 1.
         catalog: Hit only searches that name this catalog, and lookups for its products.
         retry_after: The `Retry-After` header for `status`, in whole seconds or as an HTTP date. A
-            429 always has one; the default is 1.
-        detail: The `detail` for `status`, such as `product_lookup_timed_out`. Defaults to the
-            contract's.
+            429 always has this header, which is 1 by default.
+        detail: The `detail` for `status`, such as `product_lookup_timed_out`. Defaults to the text
+            in the contract.
 
     Raises:
         ValueError: The kind is unknown, or an argument does not fit the kind.
@@ -140,7 +144,7 @@ class Fault:
             raise ValueError(f"fault {text!r}: {problem}") from None
 
     def selects(self, path: str, page: int, has_cursor: bool, catalogs: Iterable[str]) -> bool:
-        """Return whether a request matches this fault's selectors and kind."""
+        """Return True if a request matches this fault's selectors and kind."""
         return (
             (self.path is None or self.path == path)
             and (self.page is None or (path == _SEARCH and self.page == page))
@@ -159,7 +163,7 @@ def _number_or_text(text: str) -> float | str:
 
 
 class ActiveFaults:
-    """The active faults, with the number of requests each has hit."""
+    """The active faults, and the number of requests that each fault has hit."""
 
     def __init__(self, faults: Iterable[Fault] = ()) -> None:
         self._lock = Lock()
@@ -174,7 +178,10 @@ class ActiveFaults:
             self._hits.clear()
 
     def hit(self, path: str, page: int, has_cursor: bool, catalogs: Iterable[str]) -> list[Fault]:
-        """Return the faults that hit a request (latency and one other), and count the hits."""
+        """Return the faults that hit a request: `latency` and at most one other fault.
+
+        Count the hits.
+        """
         hits: list[Fault] = []
         with self._lock:
             for place, (fault, times) in enumerate(self._hits):

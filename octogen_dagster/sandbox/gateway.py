@@ -1,4 +1,4 @@
-"""Middleware around the routes: log requests, apply faults and add headers."""
+"""Middleware around the routes. It logs requests, applies faults and adds headers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _DETAILS: dict[int, Any] = {
 
 
 class Gateway:
-    """Pass requests below the base path to an app, unless a fault replaces the response."""
+    """Passes requests below the base path to an app, unless a fault replaces the response."""
 
     def __init__(self, app: ASGIApp, state: State) -> None:
         self._app = app
@@ -73,7 +73,7 @@ class Gateway:
             await response(scope, receive, send)
 
     def _received(self, scope: Scope, content: bytes) -> tuple[ReceivedRequest, list[Fault]]:
-        """Return the request as logged, and the faults that hit it."""
+        """Log a request. Return the logged request and the faults that hit it."""
         path, body = scope["path"].removeprefix(BASE_PATH), _json_object(content)
         start = None
         if path == _SEARCH and body is not None:
@@ -84,7 +84,7 @@ class Gateway:
         return ReceivedRequest(scope["method"], path, body, str(uuid.uuid4()), page, kinds), hits
 
     def _named(self, body: dict[str, Any]) -> list[str]:
-        """Return the catalog keys that a search names or whose product a lookup finds."""
+        """Return the keys of the catalogs named by a search, or found by a lookup."""
         if product := self._state.catalogs.find(str(body.get("url"))):
             return [product.catalog.key]
         names = body.get("catalogs", [body.get("catalog")])
@@ -145,7 +145,7 @@ async def _response_of(app: ASGIApp, scope: Scope, content: bytes) -> Response:
 
 
 async def _send_half(response: Response, send: Send) -> None:
-    """Announce the full body but send half of it; the server then closes the connection."""
+    """Announce the full body but send only half of it. The server then closes the connection."""
     status, headers = response.status_code, response.raw_headers
     half = response.body[: len(response.body) // 2]
     await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -32,7 +32,7 @@ _Answer = Callable[[Listings, Any], Any]
 
 
 class Hub(Listings):
-    """Catalogs shared over BigQuery Analytics Hub, as `Sandbox(hub=True).hub`.
+    """Catalogs that are shared over BigQuery Analytics Hub. Created with `Sandbox(hub=True)`.
 
     ```
     with Sandbox(hub=True) as sandbox:
@@ -43,13 +43,13 @@ class Hub(Listings):
         assert len(sandbox.hub.datasets("my-project")) == 1
     ```
 
-    Three services share one store: Analytics Hub's gRPC service for subscribing to listings,
-    Octogen's MCP server for listings and subscribers, and a BigQuery that runs simple SELECTs on
-    views in linked datasets. Nothing is shared initially.
+    Three services use the same data: Analytics Hub's gRPC service for subscribing to listings,
+    Octogen's MCP server for listings and subscribers, and a BigQuery service that runs simple
+    SELECT statements on views in linked datasets. At first, no catalogs are shared.
 
     All attributes can be read and changed from any thread while the sandbox runs. Reading a URL
-    raises RuntimeError until it runs. `environment` has the MCP access token, so no login is
-    needed.
+    before the sandbox runs raises RuntimeError. `environment` contains the MCP access token, so no
+    login is needed.
     """
 
     def __init__(self, catalogs: Catalogs) -> None:
@@ -82,7 +82,7 @@ class Hub(Listings):
         return f"http://{_HOST}:{_started(self._http_port)}"
 
     def http_app(self, rest: ASGIApp) -> ASGIApp:
-        """Return the ASGI app for MCP, BigQuery and REST; run it with its lifespan."""
+        """Return the ASGI app for MCP, BigQuery and REST. Run the app with its lifespan."""
         others: dict[str, ASGIApp] = {
             f"{BASE_PATH}/": rest,
             BIGQUERY_PATH: create_bigquery_app(self),
@@ -91,7 +91,10 @@ class Hub(Listings):
 
     @contextmanager
     def serving(self, http_port: int, port: int) -> Iterator[None]:
-        """Serve Analytics Hub on a port (0: a free one); raise OSError if it is taken."""
+        """Serve Analytics Hub on a port during the block.
+
+        Port 0 selects a free port. Raise OSError if the port is taken.
+        """
         self._http_port = http_port
         pool = ThreadPoolExecutor(32, thread_name_prefix="octogen-sandbox-hub")
         # Otherwise two servers could share a port, and each would receive some of the calls.
@@ -115,7 +118,7 @@ def _started(port: int | None) -> int:
 
 
 def _handler(store: Listings) -> grpc.GenericRpcHandler:
-    """Return the Analytics Hub methods for subscribers; all others are UNIMPLEMENTED."""
+    """Return Analytics Hub's methods for subscribers. All other methods are UNIMPLEMENTED."""
 
     def handle(name: str, deserialize: Any, answer: _Answer) -> grpc.RpcMethodHandler:
         def respond(request: Any, context: grpc.ServicerContext) -> Any:
@@ -204,7 +207,7 @@ def _delete(store: Listings, request: ah.DeleteSubscriptionRequest) -> Any:
 
 
 def _page(items: Sequence[Any], request: Any) -> tuple[Sequence[Any], str]:
-    """Return the requested page, and the next page's token or an empty string."""
+    """Return the requested page, and the token of the next page or an empty string."""
     start = int(request.page_token or 0)
     end = start + min(request.page_size or 100, 1000)
     return items[start:end], str(end) if end < len(items) else ""
@@ -223,7 +226,7 @@ def _listing_message(listing: Listing) -> ah.Listing:
 
 
 def _subscription_message(subscription: Subscription) -> ah.Subscription:
-    """Return the subscription message; only active ones have linked resources."""
+    """Return the message for a subscription. Only active subscriptions have linked resources."""
     states = ah.Subscription.State
     message = ah.Subscription(
         name=subscription.name,
@@ -248,5 +251,5 @@ def _subscription_message(subscription: Subscription) -> ah.Subscription:
 
 
 def _protobuf(message: Any) -> Any:
-    """Unwrap a proto-plus message; return other messages unchanged."""
+    """Unwrap a proto-plus message. Other messages are returned unchanged."""
     return type(message).pb(message) if hasattr(type(message), "pb") else message

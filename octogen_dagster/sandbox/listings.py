@@ -1,7 +1,7 @@
 """Catalogs and URL lists shared over Analytics Hub, and their subscriptions.
 
-`hub` serves them to Google's client, `mcp` to MCP clients, and `bigquery` serves their views. This
-module has no wire formats.
+`hub` serves the listings to Google's client, `mcp` serves them to MCP clients, and `bigquery`
+serves their views. This module does not contain any wire formats.
 """
 
 import re
@@ -24,7 +24,7 @@ Access = Literal["preparing", "granted", "revoked"]
 
 
 class Refusal(Exception):
-    """A rejected Analytics Hub call; the arguments are a gRPC code name and a message."""
+    """A rejected Analytics Hub call. The arguments are the name of a gRPC code and a message."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class Subscription:
-    """A subscription at one time, and its linked dataset."""
+    """The state of a subscription at a given time, and its linked dataset."""
 
     name: str
     catalog: str
@@ -59,14 +59,14 @@ class HubCall:
 
 
 class Listings:
-    """Listings and subscriptions behind one lock, with methods to change them in tests.
+    """Listings and subscriptions, protected by one lock. Tests can change them with the methods.
 
-    Methods that take a catalog key also accept a URL list's listing ID, and raise LookupError if it
-    was never shared. Methods for subscribers raise Refusal.
+    Methods that take a catalog key also accept the listing ID of a URL list. They raise LookupError
+    if the catalog or URL list was never shared. Methods for subscribers raise Refusal.
     """
 
     exchange = _EXCHANGE
-    """Resource name of the data exchange with all listings."""
+    """Resource name of the data exchange that contains all listings."""
 
     def __init__(self, catalogs: Catalogs) -> None:
         self.readers: dict[tuple[str, str], dict[str, Any]] = {}  # by project and principal
@@ -93,15 +93,15 @@ class Listings:
         return list(self._subscriptions.values())
 
     def datasets(self, project: str) -> dict[str, str]:
-        """Return a project's linked datasets: dataset ID to subscription name."""
+        """Return a project's linked datasets, as a mapping from dataset ID to subscription name."""
         return {each.dataset: each.name for each in self.subscriptions if each.project == project}
 
     def share(self, catalog: str, *, granted: bool = True) -> str:
-        """Share a catalog: create its listing and return the listing's resource name.
+        """Share a catalog by creating a listing. Return the listing's resource name.
 
         The sandbox does not need to serve the catalog over REST. With `granted=False`, subscribing
-        is not allowed until `grant_access`. The listing ID is the key with `_` in place of any
-        character except letters, digits, `_` and `-`.
+        is not allowed until you call `grant_access`. The listing ID is the catalog key. Characters
+        other than letters, digits, `_` and `-` are replaced with `_`.
 
         Raises:
             ValueError: The catalog is already shared.
@@ -146,9 +146,9 @@ class Listings:
         self._set_access(catalog, "granted")
 
     def revoke_access(self, catalog: str) -> None:
-        """Disallow subscribing, and deactivate the catalog's subscriptions.
+        """Disallow subscribing to a catalog, and deactivate its subscriptions.
 
-        The linked dataset IDs stay taken.
+        The IDs of the linked datasets cannot be used again.
         """
         self._set_access(catalog, "revoked")
         with self._lock:
@@ -157,15 +157,15 @@ class Listings:
                     self._subscriptions[place] = replace(subscription, is_active=False)
 
     def log(self, call: HubCall) -> HubCall:
-        """Append a call to `calls` and return it, so that the caller can set its outcome."""
+        """Append a call to `calls` and return the call, so that its outcome can be set later."""
         self._calls.append(call)
         return call
 
     def find(self, name: str) -> Listing:
         """Return the listing with a resource name.
 
-        Octogen's production project and an uppercase location also match, because URL lists name
-        neither.
+        Octogen's production project and an uppercase location also match, because a URL list does
+        not name its project or location.
         """
         own = name.replace("/octogen-catalog-exchange/", "/octogen-sandbox/")
         if listing := self._listings.get(own.replace("/locations/US/", f"/locations/{LOCATION}/")):

@@ -29,7 +29,7 @@ class SubscriberRequest(TypedDict):
 
 
 class Tools:
-    """The tools, with Octogen's record of each subscriber and shared catalog.
+    """The tools, and Octogen's record of each subscriber and shared catalog.
 
     Octogen learns about a subscription only when its cell is refreshed.
     """
@@ -114,7 +114,7 @@ def _failure(error: str, message: str) -> Json:
 
 
 def _place(listing: Listing, project: str) -> Json:
-    """Return a catalog's location and how to read it from `project`."""
+    """Return a catalog's location, and how to read the catalog from `project`."""
     dataset = "octogen_" + re.sub(r"[^A-Za-z0-9_]", "_", listing.name.rpartition("/")[2])
     view = f"{project}.{dataset}.products_current_v1"
     return {
@@ -126,7 +126,10 @@ def _place(listing: Listing, project: str) -> Json:
 
 
 def create_app(store: Listings, token: str, others: Mapping[str, ASGIApp]) -> ASGIApp:
-    """Return the ASGI app that serves the tools to clients with the token, and others by path."""
+    """Return the ASGI app that serves the tools to clients with the token.
+
+    Other apps are served by path.
+    """
     own = Tools(store)
     tools: dict[str, Callable[..., Any]] = {
         tool.__name__: tool

@@ -1,4 +1,4 @@
-"""Request models with their limits, for both generations. FastAPI derives the 422s from them."""
+"""The request models for both generations. FastAPI derives the 422 responses from their limits."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class _Body(BaseModel):
 
 
 class Facet(_Body):
-    """A filter: products must have one of `values`, ignoring case."""
+    """A filter. A product matches if it has one of `values`, ignoring case."""
 
     name: Annotated[str, Field(min_length=1)]
     values: list[str] = Field(min_length=1)
@@ -147,7 +147,7 @@ class CategoryToCount(_Body):
 
 
 class FacetCountsRequest(CurrentFilters):
-    """Filters, and what to count in the matching products: colors by default."""
+    """Filters, and what to count in the matching products. By default, colors are counted."""
 
     attributes: _Names | None = None
     categories: list[CategoryToCount] | None = Field(default=None, max_length=100)
@@ -180,7 +180,7 @@ class SeedLookupRequest(_Body):
 
 
 class CurrentLookupRequest(SeedLookupRequest):
-    """A lookup in the current generation; the sandbox only searches its index."""
+    """A lookup in the current generation. The sandbox only searches its index."""
 
     matchMode: Literal["strict", "loose"] | None = "loose"
     resolutionMode: Literal["auto", "index_only", "on_demand_only"] | None = "auto"
@@ -201,6 +201,6 @@ class UrlListRequest(_Body):
 
 
 class UrlsRequest(_Body):
-    """URLs to add to a list, remove or check. Invalid URLs pass this validation."""
+    """URLs to add to a list, to remove from it or to check. Invalid URLs pass this validation."""
 
     urls: list[Annotated[str, Field(max_length=2048)]] = Field(min_length=1, max_length=1000)

@@ -1,10 +1,10 @@
 """Search pages, facet counts and coverage.
 
-The quality order across catalogs is each catalog's first product, then each catalog's second
-product, and so on. A search without keywords shows each product once, in that order. With keywords,
-page 1 is ranked by relevance and later pages show all matches in quality order, so page 1's
-products appear twice, as in the real service. If all matches are equally relevant, page 2 equals
-page 1.
+The quality order across catalogs is the first product of each catalog, then the second product of
+each catalog, and so on. A search without keywords shows each product once, in this order. With
+keywords, page 1 is ranked by relevance and later pages show all matches in quality order, so page
+1's products appear twice, as in the real service. If all matches are equally relevant, page 2
+equals page 1.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from octogen_dagster.sandbox.models import (
 from octogen_dagster.sandbox.words import words_of
 
 _MAX_RANKED_MATCHES = 1000
-"""How many matches, in quality order, are ranked by relevance."""
+"""How many of the first matches in quality order are ranked by relevance."""
 
 _MAX_SAMPLED_PRODUCTS = 1000
 _MAX_TOP_VALUES = 10
@@ -40,7 +40,7 @@ _COVERED_FIELDS = {
     "category_path.depth_0": ("Category", "enrichment"),
     "brand_name": ("Brand", "brands"),
 }
-"""Facet to display name and source, in the order used for a shop's coverage."""
+"""The display name and source of each facet, in the order in which a shop's coverage lists them."""
 
 _cached_words = cache(words_of)
 
@@ -48,7 +48,7 @@ Query: TypeAlias = SeedSearchRequest | CurrentFilters
 
 
 class Position(NamedTuple):
-    """The start of a page: its number and its first product's place in the quality order."""
+    """The start of a page: its number, and the place of its first product in the quality order."""
 
     page: int
     place: int
@@ -66,7 +66,7 @@ class Hit(NamedTuple):
 
 
 def encode_cursor(position: Position, body: Mapping[str, Any]) -> str:
-    """Return a position's cursor, which is valid only for a search with this body."""
+    """Return the cursor for a position. It is valid only for a search with this body."""
     content = json.dumps([_digest(body), *position]).encode()
     return base64.urlsafe_b64encode(content).decode()
 
@@ -88,9 +88,10 @@ def _digest(body: Mapping[str, Any]) -> str:
 def find_page(
     query: Query, catalogs: Sequence[Catalog], start: Position | None, limit: int
 ) -> tuple[list[Hit], Position | None]:
-    """Return a page's hits and the next page's start.
+    """Return the hits on a page, and the start of the next page.
 
-    A `start` of None means page 1; a returned None means there are no more pages.
+    If `start` is None, the first page is returned. If the returned start is None, there are no more
+    pages.
     """
     matches = iter_matches(query, catalogs, start or _START)
     if start is None and query.keywords:
@@ -149,7 +150,7 @@ def _is_within(product: Product, low: float | None, high: float | None) -> bool:
 
 
 def _relevance(product: Product, terms: Sequence[str]) -> int | None:
-    """Sum the weights of the fields that contain the terms; None if a term is not found."""
+    """Add up the weights of the fields with the terms. Return None if a term is not found."""
     fields = _searched_fields(product)
     total = 0
     for term in terms:
@@ -161,7 +162,7 @@ def _relevance(product: Product, terms: Sequence[str]) -> int | None:
 
 
 def _searched_fields(product: Product) -> list[tuple[int, frozenset[str]]]:
-    """Return a product's weighted word sets, highest weight first."""
+    """Return the words in each field of a product with the field's weight, highest weight first."""
     kind, brand, color = product.kind, product.brand, product.color
     fields = []
     if product.title is not None:
@@ -175,7 +176,7 @@ def _searched_fields(product: Product) -> list[tuple[int, frozenset[str]]]:
 
 
 def count_facets(request: FacetCountsRequest, catalogs: Sequence[Catalog]) -> dict[str, Any]:
-    """Return the requested counts; keywords do not narrow them."""
+    """Return the requested counts. Keywords do not reduce them."""
     query, own = request.model_copy(update={"q": None}), request.facets or []
 
     def values(facet: str) -> list[dict[str, Any]]:

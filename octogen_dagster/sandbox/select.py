@@ -1,4 +1,4 @@
-"""SELECT queries on views, for the part of BigQuery's dialect that SQLite shares.
+"""SELECT queries on views, in the part of BigQuery's dialect that SQLite supports, too.
 
 `COUNTIF` and `CAST(... AS TIMESTAMP)` also work. Nested and repeated columns can only be selected.
 """
@@ -23,7 +23,7 @@ _READING = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION)
 
 @dataclass(frozen=True)
 class Result:
-    """A result's columns, its rows in BigQuery's REST format, and the number of rows read."""
+    """A result: columns, rows (in BigQuery's REST format), and the number of rows read."""
 
     fields: Sequence[Field]
     rows: Sequence[dict[str, Any]]
@@ -31,7 +31,10 @@ class Result:
 
 
 def select(sql: str, find_view: Callable[[str, str, str], View]) -> Result:
-    """Execute a SELECT on views; `find_view` gets their project, dataset and name."""
+    """Execute a SELECT statement.
+
+    `find_view` is called with the project, dataset and name of each view.
+    """
     known: dict[str, Field] = {}
     rows_read = 0
     with closing(sqlite3.connect(":memory:")) as database:

@@ -1,4 +1,4 @@
-"""Run the sandbox as a server, in the background or foreground."""
+"""Runs the sandbox as a server, in the background or in the foreground."""
 
 from __future__ import annotations
 
@@ -50,39 +50,39 @@ class Sandbox:
         assert [request.status for request in sandbox.requests] == [503, 503, 200]
     ```
 
-    Products depend only on `seed` and the number of days that passed (`next_day`), and take no
-    memory. They look like real ones: some have no price, rating, brand or image, some brands are
-    spelled differently from their canonical name, and some titles contain quotes and non-ASCII
-    letters. Unknown values are null or absent wherever the contract allows it.
+    Products depend only on `seed` and on the number of days that have passed (see `next_day`). They
+    are not stored in memory. They look like real ones: some have no price, rating, brand or image,
+    some brands are spelled differently from their canonical name, and some titles contain quotes
+    and non-ASCII letters. Unknown values are null or absent wherever the contract allows it.
 
     Keywords, facets, price bounds, paging, the rate limit and errors follow Octogen's contract. For
     example, a search with keywords repeats its first page's products on later pages, and an invalid
     cursor restarts at page 1. Keywords are matched literally, and lookups find only products in the
-    catalogs. Make requests fail with `faults`, or with `inject` while the sandbox runs. All
-    attributes can be read and changed from any thread while it runs. An unknown catalog or product
-    raises LookupError.
+    catalogs. To make requests fail, pass `faults`, or call `inject` while the sandbox runs. All
+    attributes can be read and changed from any thread while the sandbox runs. An unknown catalog or
+    product raises LookupError.
 
     Args:
-        catalogs: How many built-in catalogs to use, or catalog keys, or a mapping from catalog key
-            to number of products. A key that is not built in gets an invented shop, and
+        catalogs: A number of built-in catalogs, a list of catalog keys, or a mapping from catalog
+            keys to numbers of products. For a key that is not built in, a shop is invented.
             `northpeak.outlet` is a second catalog on the `northpeak` site.
-        products: Number of products in each catalog for which `catalogs` sets none.
+        products: Number of products in each catalog for which `catalogs` does not set a number.
         generation: The contract to follow. "current" is today's service, which has no list of
             catalogs but has `GET /domains/{host}` and `GET /stores/{domain}`. The older "seed" has
             `GET /catalogs` and the field `catalog`.
-        seed: Another seed produces other products.
-        day: The current day, from 1; `day - 1` days have passed, as with `next_day`.
+        seed: Seed for the generated products.
+        day: The current day. The first day is 1. Starting on a later day is like calling `next_day`
+            `day - 1` times.
         api_key: The only API key that is accepted.
         port: The port on 127.0.0.1; 0 selects a free one.
-        requests_per_minute: The rate limiter's size. It starts full.
+        requests_per_minute: The rate limit. At first, all requests of a minute are available.
         faults: The initial faults.
         credit_usd: The organization's credit in US dollars; None means unlimited. Once spent,
             searches and lookups return 402.
-        hub: Also serve Analytics Hub, MCP and the views in linked datasets; see the property
-            `hub`.
+        hub: Also serve Analytics Hub, MCP and the views in linked datasets. See the property `hub`.
         shop_routes: Shop routes in the current generation: "domains", "stores".
-        url_list_seconds: Seconds until a new URL list becomes active, and until a deleted one
-            disappears. With `math.inf`, both wait for `next_day`.
+        url_list_seconds: Seconds until a new URL list becomes active, and until a deleted URL list
+            disappears. With `math.inf`, both happen at the next call of `next_day`.
 
     Raises:
         ValueError: A number is out of range, or a catalog key is empty.
@@ -150,7 +150,8 @@ class Sandbox:
     def environment(self) -> dict[str, str]:
         """Environment variables that point resources and scans to the sandbox.
 
-        In the current generation, `OCTOGEN_SHOP_HOSTS` has its shops' hosts, for `ShopCatalogs`.
+        In the current generation, `OCTOGEN_SHOP_HOSTS` contains the hosts of the sandbox's shops,
+        for `ShopCatalogs`.
         """
         keys = dict.fromkeys(_KEY_VARIABLES, self.api_key)
         rest = keys | {"OCTOGEN_BASE_URL": self.base_url}
@@ -160,7 +161,7 @@ class Sandbox:
 
     @property
     def hosts(self) -> list[str]:
-        """Its catalogs' shop hosts, for `GET /domains/{host}`."""
+        """The hosts of the shops in the sandbox's catalogs, for `GET /domains/{host}`."""
         return list(dict.fromkeys(catalog.shop.domain for catalog in self._state.catalogs.all()))
 
     @property
@@ -196,17 +197,17 @@ class Sandbox:
         self._state.catalogs.touch(catalog)
 
     def next_day(self) -> None:
-        """Advance by one day: re-index every catalog, with changed products.
+        """Advance by one day. Every catalog is re-indexed with changed products.
 
         One in fifty products is new, and about as many disappear. One in twenty prices changes, and
-        one in forty products sells out or comes back. URL lists are exported, after new lists
-        become active and deleted ones disappear.
+        one in forty products sells out or comes back. New URL lists become active, deleted URL
+        lists disappear, and all lists are exported.
         """
         self._state.catalogs.next_day()
         self._state.url_lists.next_day()
 
     def set_price(self, url: str, price: float) -> None:
-        """Set a product's price by its `productUrl`, for example to a wrong price."""
+        """Set the price of the product with a `productUrl`, for example to a wrong price."""
         self._state.catalogs.set_price(url, price)
 
     def grant(self, catalog: str, *, products: int | None = None) -> None:
@@ -216,12 +217,13 @@ class Sandbox:
     def revoke(self, catalog: str) -> None:
         """Remove a catalog.
 
-        A search that names it in `catalog` returns 404; a search in `catalogs` finds nothing.
+        A search with the removed catalog in `catalog` returns 404. With the catalog in `catalogs`,
+        it finds nothing.
         """
         self._state.catalogs.revoke(catalog)
 
     def set_rate_limit(self, requests_per_minute: int) -> None:
-        """Replace the rate limiter with a full one."""
+        """Change the rate limit, and make all requests of a minute available again."""
         self._state.limiter = TokenBucket(requests_per_minute)
 
     def __enter__(self) -> Self:
@@ -243,7 +245,7 @@ class Sandbox:
 
     @contextmanager
     def _bound(self) -> Iterator[tuple[_Server, socket.socket]]:
-        """Yield a server and its listening socket, while Analytics Hub is served."""
+        """Yield a server and its listening socket. Analytics Hub is served during the block."""
         self._state.closing = Future()
         with _listen(self._wanted_port) as listener, ExitStack() as stack:
             self._port = listener.getsockname()[1]
@@ -302,7 +304,7 @@ class _Server(uvicorn.Server):
 
 
 def _hide_cut_bodies(record: logging.LogRecord) -> bool:
-    """Filter out uvicorn's message about a body that a `cut` fault left incomplete."""
+    """Hide uvicorn's message about an incomplete body, which a `cut` fault causes."""
     return record.msg != "ASGI callable returned without completing response."
 
 

@@ -1,4 +1,4 @@
-"""Sandbox state between requests: catalogs, URL lists, limits, faults and the request log."""
+"""The sandbox's state: catalogs, URL lists, limits, faults and the request log."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MAX_LOGGED_REQUESTS = 20_000
 
 
 class TokenBucket:
-    """The rate limit: a token bucket for one minute, initially full."""
+    """The rate limit, as a token bucket for one minute. At first, the bucket is full."""
 
     def __init__(self, requests_per_minute: int) -> None:
         if requests_per_minute < 1:
@@ -31,7 +31,7 @@ class TokenBucket:
         self._lock = Lock()
 
     def take(self) -> bool:
-        """Take a token; return False if the bucket is empty."""
+        """Take a token, or return False if the bucket is empty."""
         with self._lock:
             tokens = self._available()
             if tokens >= 1:
@@ -40,7 +40,7 @@ class TokenBucket:
 
     @property
     def remaining(self) -> int:
-        """Number of whole tokens."""
+        """The number of whole tokens."""
         return int(self._available())
 
     @property
@@ -76,7 +76,7 @@ class Account:
         return round(self._credit_usd - self._charged_usd, 6)
 
     def charge(self, usd: float) -> bool:
-        """Charge a request; return False without charging if the credit is insufficient."""
+        """Charge for a request. If the credit is insufficient, charge nothing and return False."""
         with self._lock:
             is_covered = self.balance_usd >= usd
             self._charged_usd += usd if is_covered else 0
@@ -109,4 +109,4 @@ class State:
     shop_routes: Sequence[str] = ()
     log: deque[ReceivedRequest] = field(default_factory=lambda: deque(maxlen=_MAX_LOGGED_REQUESTS))
     closing: Future[None] = field(default_factory=Future)
-    """Done when the server stops, which ends latency immediately."""
+    """A future that is done when the server stops. It ends injected latency immediately."""

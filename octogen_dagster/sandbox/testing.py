@@ -12,7 +12,8 @@ def test_my_pipeline(octogen_sandbox):
     assert len(octogen_sandbox.requests) > 2
 ```
 
-For another size or generation, create an `octogen_dagster.sandbox.server.Sandbox` yourself.
+For other catalogs or another generation, create an `octogen_dagster.sandbox.server.Sandbox`
+yourself.
 """
 
 from collections.abc import Iterator
@@ -27,7 +28,8 @@ def octogen_sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
     """A running sandbox with three catalogs (fashion, outdoor, shoes) of 40 products each.
 
     During the test, `STOREROUTER_API_KEY`, `OCTOGEN_PLATFORM_API_KEY`, `OCTO_API_KEY` and
-    `OCTOGEN_BASE_URL` point to it, and `OCTOGEN_SHOP_HOSTS` has its shops' hosts.
+    `OCTOGEN_BASE_URL` are set for the sandbox, and `OCTOGEN_SHOP_HOSTS` contains the hosts of its
+    shops.
     """
     with Sandbox(catalogs=["harbor-and-pine", "northpeak", "strada"], products=40) as sandbox:
         for name, value in sandbox.environment.items():

@@ -1,4 +1,4 @@
-"""The organization's coverage URL lists, with their URLs and status."""
+"""The organization's coverage URL lists, including their URLs and their status."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def normalize(url: str) -> str | None:
 
 @dataclass(frozen=True)
 class Member:
-    """A URL in a list, as first submitted."""
+    """A URL in a list, in the form in which it was first submitted."""
 
     url: str
     normalized: str
@@ -69,7 +69,7 @@ class Member:
 
 @dataclass
 class UrlList:
-    """A list. At `due_at`, a new list becomes active and a deleted list disappears."""
+    """A URL list. At `due_at`, a new list becomes active, and a deleted list disappears."""
 
     id: str
     serial: int
@@ -113,10 +113,10 @@ class UrlList:
 
 
 class UrlLists:
-    """All lists behind one lock. Methods raise an HTTPException to reject a request.
+    """All lists, protected by one lock. Methods raise an HTTPException to reject a request.
 
-    A new list becomes active, and a deleted one disappears, after `seconds`. Active lists are
-    shared over the hub, if any.
+    After `seconds`, a new list becomes active, and a deleted list disappears. If there is a hub,
+    active lists are shared over it.
     """
 
     def __init__(self, catalogs: Catalogs, hub: Listings | None, seconds: float) -> None:
@@ -190,7 +190,7 @@ class UrlLists:
             return _outcome(found, body.urls, request)
 
     def contains(self, list_id: str, body: UrlsRequest) -> Json:
-        """Return for each URL, even an invalid one, whether it is in the list."""
+        """Return for each URL, including invalid URLs, whether it is in the list."""
         with self._settled():
             members, results = self._find(list_id).members, []
             for url in body.urls:
@@ -216,7 +216,10 @@ class UrlLists:
 
     @contextmanager
     def _settled(self, moment: float | None = None) -> Iterator[None]:
-        """Hold the lock after completing the status changes due at `moment`, by default now."""
+        """Complete the status changes due at `moment`, by default now.
+
+        Hold the lock during the block.
+        """
         with self._lock:
             moment = time.monotonic() if moment is None else moment
             due = [each for each in self._lists.values() if each.due_at <= moment]
@@ -271,7 +274,7 @@ def _page(
     cursor: str | None,
     limit: int,
 ) -> tuple[Sequence[_Item], str | None]:
-    """Return a page's items, and the next page's cursor or None."""
+    """Return the items on a page, and the cursor of the next page or None."""
     start = 0
     if cursor is not None:
         last = _decode_cursor(cursor, scope)
@@ -296,7 +299,7 @@ def _decode_cursor(cursor: str, scope: str) -> int:
 
 
 def _list_id(serial: int, name: str) -> str:
-    """Return an ID in the service's format, which depends only on the serial and name."""
+    """Return an ID in the service's format. It depends only on the serial number and the name."""
     number = int.from_bytes(hashlib.sha256(f"{serial}\0{name}".encode()).digest()[:16], "big")
     return "cul_" + "".join(_ID_LETTERS[number >> shift & 31] for shift in range(125, -1, -5))
 

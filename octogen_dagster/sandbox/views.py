@@ -1,6 +1,6 @@
-"""Products as shown by search pages and lookups, with gaps: unknown values are null or absent.
+"""Products as search pages and lookups show them. They have gaps: some values are null or missing.
 
-Gaps depend only on the product and the field names, so all views of a product have the same gaps.
+Gaps depend only on the product and the names of the fields, so a product always has the same gaps.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from octogen_dagster.sandbox.words import COLORS, Brand, Color, slug_of
 Json = dict[str, Any]
 
 _GAP_ODDS = 40
-"""One in this many objects lacks a given optional field."""
+"""Of this many objects, one lacks a given optional field."""
 
 _IMAGE_COPY, _WHOLE_PRICE, _BRAND_URL, _VIDEO, _PROMOTION, _REVIEW_COUNT, _GTIN = range(100, 107)
-"""Trait numbers, in addition to the ones in `catalog`."""
+"""Numbers of traits, in addition to the traits in `catalog`."""
 
 # fmt: off
 _BRAND_TEXTS = (
@@ -53,11 +53,14 @@ def _names(text: str) -> frozenset[str]:
 _ALWAYS = _names(
     "uuid productUrl catalogKey catalogDisplayName name url label handle brand_uuid brand_name"
 )
-"""Fields that are always present if known, and never null."""
+"""Fields that are always present if their value is known, and that are never null."""
 _TRAITS = _names(
     "title currentPrice originalPrice updatedAt currency inStock brand rating average count"
 )
-"""Searches filter by these fields, so they have no gaps beyond the product's."""
+"""Searches filter by these fields.
+
+They have no gaps, except values that the product does not have.
+"""
 _NEVER_ABSENT = _names("gender age_groups")
 _NEVER_NULL = _ALWAYS | _names(
     "isActive images sizes tags categories breadcrumbs colors variants details materials fit"
@@ -66,7 +69,7 @@ _NEVER_NULL = _ALWAYS | _names(
 """The published client rejects null in these fields."""
 _NEVER_LOST = _ALWAYS | _TRAITS | _NEVER_ABSENT
 _MAPPINGS = _names("attributes attribute_handles classification")
-"""Objects whose keys are not fields; they have no gaps."""
+"""Objects whose keys are not fields, so these objects have no gaps."""
 
 
 def seed_item(product: Product) -> Json:
@@ -74,7 +77,7 @@ def seed_item(product: Product) -> Json:
 
 
 def current_item(product: Product, relevance: int) -> Json:
-    """Return a search result item; the relevance is 0 without keywords."""
+    """Return a search result item. Without keywords, the relevance is 0."""
     complete = _listed(product) | _images(product)
     complete["catalogKey"] = product.catalog.key
     complete["catalogDisplayName"] = product.catalog.shop.display_name
@@ -118,7 +121,10 @@ def _listed(product: Product) -> Json:
 
 
 def _amount(product: Product, price: float | None) -> float | None:
-    """Return a price; half of the whole numbers have no decimals, as in the service."""
+    """Return a price.
+
+    As in the service, half of the prices that are whole numbers have no decimals.
+    """
     if price is not None and price.is_integer() and product.one_in(_WHOLE_PRICE, 2):
         return int(price)
     return price
@@ -304,7 +310,7 @@ def _canonical_brand(brand: Brand) -> Json:
 
 
 def _with_gaps(complete: Json, bits: int) -> Json:
-    """Return an object with the gaps chosen by its 64 random bits."""
+    """Return an object with gaps, which its 64 random bits determine."""
     sent: Json = {}
     lost = bits % _GAP_ODDS
     for name, value in complete.items():
@@ -323,7 +329,7 @@ def _number(name: str) -> int:
 
 
 def _part(value: Any, bits: int) -> Any:
-    """Return an object or a list of objects with gaps; other lists unchanged."""
+    """Return an object or a list of objects with gaps. Other lists are returned unchanged."""
     if isinstance(value, dict):
         return _with_gaps(value, mix(bits))
     return [

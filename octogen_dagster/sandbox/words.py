@@ -25,7 +25,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Brand:
-    """A canonical brand, and other spellings used by merchants."""
+    """A canonical brand, and the other spellings that merchants use."""
 
     name: str
     spellings: tuple[str, ...] = ()
@@ -33,7 +33,7 @@ class Brand:
 
 @dataclass(frozen=True)
 class Vertical:
-    """A line of business, with its product kinds, brands and title adjectives."""
+    """A line of business: its product kinds, brands, and adjectives for titles."""
 
     kinds: tuple[Kind, ...]
     brands: tuple[Brand, ...]
@@ -42,7 +42,7 @@ class Vertical:
 
 @dataclass(frozen=True)
 class Color:
-    """A color, with its merchant label, CSS name, family and hex code."""
+    """A color: the label that merchants use, the CSS name, the family and the hex code."""
 
     label: str
     name: str
@@ -52,9 +52,10 @@ class Color:
 
 @dataclass(frozen=True)
 class Shop:
-    """A merchant with a catalog: its site without `www`, and its lines of business.
+    """A merchant that has a catalog: the site without `www`, and the lines of business.
 
-    Product URLs start with `path`. Without `has_source_url`, the catalog has no site URL.
+    The path of a product URL starts with `path`. If `has_source_url` is false, the catalog has no
+    site URL.
     """
 
     key: str

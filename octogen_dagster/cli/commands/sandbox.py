@@ -33,14 +33,17 @@ def _faults(_context: click.Context, _parameter: click.Parameter, texts: tuple[s
 )
 @click.option("--generation", type=_GENERATIONS, default="current", help="API contract version.")
 @click.option(
-    "--catalogs", callback=_catalogs, default="5", help="Number of catalogs, or their keys (a,b,c)."
+    "--catalogs",
+    callback=_catalogs,
+    default="5",
+    help="Number of catalogs, or a list of their keys, such as a,b,c.",
 )
 @click.option(
     "--products", type=click.IntRange(0), default=250, help="Number of products per catalog."
 )
 @click.option("--seed", type=int, default=1, help="Seed for the generated products.")
 @click.option(
-    "--day", type=click.IntRange(1), default=1, help="Simulated day. Prices change every day."
+    "--day", type=click.IntRange(1), default=1, help="Day to simulate. Prices change every day."
 )
 @click.option("--api-key", default=None, help="API key to accept.  [default: a generated key]")
 @click.option("--requests-per-minute", type=click.IntRange(1), default=600_000, help="Rate limit.")
