@@ -46,7 +46,7 @@ def estimate(
     facets: Sequence[str],
     **filters: Any,
 ) -> None:
-    """Estimate how many products and pages a read has, what it costs and how long it takes.
+    """Estimate the products, pages, cost and duration of a read.
 
     Without options, the estimate covers all catalogs. It is free: it runs no search and no lookup.
     The API key and OCTOGEN_BASE_URL are read from the environment. For a shop, Octogen reports the
