@@ -17,14 +17,14 @@ from pydantic import (
 )
 
 from octogen_dagster.alerts.rules import KINDS, AlertRule
-from octogen_dagster.components.yaml_model import Duration, YamlModel, import_by_path
+from octogen_dagster.components.yaml_model import Duration, YamlModel, class_by_path
 from octogen_dagster.validation import did_you_mean
 
 if TYPE_CHECKING:
     import polars as pl
 
 
-def _class_of(kind: object, info: ValidationInfo) -> type[AlertRule]:
+def _class_of(kind: object, info: ValidationInfo) -> Any:
     """Return the rule class for a kind or a dotted path in the project."""
     if "." not in str(kind):
         if str(kind) in KINDS:
@@ -33,10 +33,7 @@ def _class_of(kind: object, info: ValidationInfo) -> type[AlertRule]:
             f"is not a kind.{did_you_mean(str(kind), KINDS)} Choose {', '.join(KINDS)}, or write "
             "the dotted path of your own rule"
         )
-    rule = import_by_path(str(kind), info, "my_shops.rules.EndsIn99")
-    if not (isinstance(rule, type) and issubclass(rule, AlertRule)):
-        raise ValueError(f"{kind} is not a subclass of octogen_dagster.alerts.AlertRule")
-    return rule
+    return class_by_path(str(kind), AlertRule, info, "my_shops.rules.EndsIn99")
 
 
 class AlertSettings(YamlModel):

@@ -12,7 +12,6 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 import octogen_dagster as od
 from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.components.connection_settings import (
-    CatalogSourceSettings,
     ConnectionSettings,
     Source,
     Storage,
@@ -79,8 +78,8 @@ class OctogenComponent(AssetsComponent):
     """
     connection: ConnectionSettings = Field(default_factory=ConnectionSettings)
     """Connection to Octogen's REST API."""
-    catalog_source: Source = Field(default_factory=CatalogSourceSettings)
-    """Catalogs to read: `hosts` or `keys`.
+    catalog_source: Source = Field(default_factory=od.GrantedCatalogs)
+    """Catalogs to read: `hosts`, `keys` or your own source.
 
     `granted` reads the catalogs listed by an older service. Required for catalog partitions.
     """
@@ -136,7 +135,7 @@ class OctogenComponent(AssetsComponent):
             )
         connection = self.connection.arguments()
         if "catalog_source" in self.model_fields_set:
-            connection["catalog_source"] = self.catalog_source.source()
+            connection["catalog_source"] = self.catalog_source
         resources: dict[str, Any] = {self.name: od.OctogenResource(**connection)}
         if self.storage is not None:
             resources[f"{self.name}_io_manager"] = self.storage.io_manager()

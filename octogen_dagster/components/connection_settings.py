@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import NoneType
-from typing import Annotated, Any, Self, get_args
+from typing import Annotated, Any, Self, cast, get_args
 
 import dagster as dg
-from pydantic import BaseModel, Field, create_model, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationInfo,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 import octogen_dagster as od
 from octogen_dagster.api.catalog_sources import (
@@ -21,6 +31,7 @@ from octogen_dagster.components.yaml_model import (
     Text,
     YamlModel,
     check_not_written_out,
+    class_by_path,
     text_for,
 )
 from octogen_dagster.products.resource import OctogenResource
@@ -42,16 +53,11 @@ def check_host(host: Text | None) -> Text | None:
     return host
 
 
-def _granted(text: str) -> dict[str, Any]:
-    if text != "granted":
-        raise ValueError(
-            "is not a catalog source. Write hosts: [...] or keys: [...] below it, or granted"
-        )
-    return {}
-
-
 class CatalogSourceSettings(YamlModel):
-    """The catalog source: either shop hosts or catalog keys."""
+    """The catalog source: shop hosts, catalog keys, or the dotted path of your own `CatalogSource`,
+    followed by its fields."""
+
+    model_config = ConfigDict(json_schema_extra={"patternProperties": {r"\.": {"type": "object"}}})
 
     hosts: list[str] | None = None
     """Shop hosts, such as `acme.com`. All catalogs for these shops are read."""
@@ -59,11 +65,6 @@ class CatalogSourceSettings(YamlModel):
     """Catalog keys."""
     catalogs: list[str] | None = None
     """Keys of the catalogs to read for these `hosts`. Defaults to all catalogs for the shops."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        self.source()
-        return self
 
     def source(self) -> CatalogSource:
         """Return the catalog source."""
@@ -82,7 +83,33 @@ class CatalogSourceSettings(YamlModel):
         return GrantedCatalogs() if self.keys is None else NamedCatalogs(keys=self.keys)
 
 
-Source = Annotated[CatalogSourceSettings, text_for(CatalogSourceSettings, _granted)]
+def _source(value: Any, info: ValidationInfo) -> CatalogSource:
+    """Return the catalog source for settings, `granted`, or a mapping from a class path."""
+    if isinstance(value, CatalogSource):
+        return value
+    if value == "granted":
+        return GrantedCatalogs()
+    if isinstance(value, str):
+        raise ValueError(
+            "is not a catalog source. Write hosts: [...] or keys: [...] below it, or granted"
+        )
+    if isinstance(value, Mapping) and len(value) == 1 and "." in (path := str(*value)):
+        return _own_source(path, value[path] or {}, info)
+    return CatalogSourceSettings.model_validate(value, context=info.context).source()
+
+
+def _own_source(path: str, fields: Any, info: ValidationInfo) -> CatalogSource:
+    source = class_by_path(path, CatalogSource, info, "my_shops.sources.CatalogFile")
+    try:
+        return cast(CatalogSource, source(**fields))
+    except TypeError as error:  # names a field that is missing or unknown
+        raise ValueError(f"{path}: {error}") from None
+
+
+Source = Annotated[
+    CatalogSource,
+    PlainValidator(_source, json_schema_input_type=CatalogSourceSettings | str),
+]
 
 
 class StorageSettings(YamlModel):

@@ -21,7 +21,7 @@ from octogen_dagster.components.yaml_model import (
     VARIABLE,
     YamlModel,
     check_not_written_out,
-    import_by_path,
+    class_by_path,
     text_for,
 )
 from octogen_dagster.errors import MissingPackageError
@@ -83,17 +83,14 @@ def _destination(value: Any, info: ValidationInfo) -> TableDestination:
     return given[engine]
 
 
-def _own(path: str, info: ValidationInfo) -> type[TableDestination]:
+def _own(path: str, info: ValidationInfo) -> Any:
     if "." not in path:
         known = ", ".join(_BUILT_IN)
         raise ValueError(
             f"{path} is not a destination.{did_you_mean(path, _BUILT_IN)} Write one of {known}, or "
             "the dotted path of a class, such as my_shops.sqlite.SQLiteTables"
         )
-    found = import_by_path(path, info, "my_shops.sqlite.SQLiteTables")
-    if not (isinstance(found, type) and issubclass(found, TableDestination)):
-        raise ValueError(f"{path} is not a subclass of octogen_dagster.tables.TableDestination")
-    return found
+    return class_by_path(path, TableDestination, info, "my_shops.sqlite.SQLiteTables")
 
 
 def _schema() -> Any:

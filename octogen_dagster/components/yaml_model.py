@@ -107,6 +107,14 @@ def import_by_path(path: str, info: ValidationInfo, example: str) -> Any:
     return getattr(module, attribute)
 
 
+def class_by_path(path: str, base: type, info: ValidationInfo, example: str) -> Any:
+    """Import the subclass of `base` at a dotted path."""
+    found = import_by_path(path, info, example)
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise ValueError(f"{path} is not a subclass of {base.__name__}")
+    return found
+
+
 class YamlModel(dg.Model):
     """A mapping in a component's YAML."""
 
