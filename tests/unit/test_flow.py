@@ -163,29 +163,6 @@ def test_a_paced_request_waits_for_the_bucket_and_learns_from_every_answer() -> 
     assert len(script.waits) == 1, "a single request does not wait"
 
 
-def test_a_refusal_of_so_many_at_once_lowers_what_is_in_flight() -> None:
-    refused = answer(429, {"detail": {"code": "concurrency_limit_exceeded"}})
-    script = Script([refused, answer()])
-    service = script.service()
-    others = [service.limiter.in_flight.enter().result(0) for _ in range(3)]
-    flow = search_flow(service, BODY, "It")
-    assert isinstance(next(flow), Send)
-    assert isinstance(flow.send(refused), Wait)
-    assert service.limiter.in_flight.limit == 2
-    wait = flow.send(None)
-    assert isinstance(wait, Wait)
-    assert wait.why == "turn"
-    assert wait.until
-    for turn in others[:2]:
-        assert not wait.until.done()
-        service.limiter.in_flight.leave(turn, refused=False, succeeded=True)
-    assert wait.until.done()
-    assert isinstance(flow.send(None), Send)
-    flow.close()
-    assert len(script.lines) == 1
-    assert "Limiting them to 2" in script.lines[0]
-
-
 @pytest.mark.parametrize("steps", [1, 2, 3])
 def test_a_flow_that_is_closed_gives_everything_back(steps: int) -> None:
     script = Script([])

@@ -114,22 +114,6 @@ class TestInFlight:
         in_flight.give_up(late)
         assert later.done()
 
-    def test_refusals_count_once_as_long_as_requests_from_before_are_in_flight(self) -> None:
-        in_flight = InFlight()
-        refused, done, *others = [in_flight.enter().result(0) for _ in range(8)]
-        in_flight.leave(refused, refused=True, succeeded=False)
-        assert in_flight.limit == 4
-        for turn in (done, *others[:3]):
-            in_flight.leave(turn, refused=False, succeeded=True)
-        late = in_flight.enter().result(0)  # the service counts three from before
-        in_flight.leave(late, refused=True, succeeded=False)
-        assert in_flight.limit == 4
-        for turn in others[3:]:
-            in_flight.leave(turn, refused=True, succeeded=False)
-        assert in_flight.limit == 4
-        refuse_together(in_flight, 4)
-        assert in_flight.limit == 2
-
 
 def refuse_together(in_flight: InFlight, requests: int) -> None:
     turns = [in_flight.enter().result(0) for _ in range(requests)]

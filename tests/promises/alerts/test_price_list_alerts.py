@@ -126,6 +126,24 @@ def test_a_change_of_either_side_tells_who_is_below_once(shop: Shop) -> None:
 
 
 @pytest.mark.slow
+def test_a_product_that_moves_to_a_url_of_the_price_list_counts_from_then_on(shop: Shop) -> None:
+    shop.tell()
+    paths = ["old-dress", "dress?utm_source=x", "dress", None, "dress", "new-dress", None]
+    for at, path in enumerate(paths, 2):
+        url = f"https://acme.example/{path}" if path else None
+        shop.offer(day(at), "acme", product("dress", 90.0, product_url=url))
+        shop.tell()
+    told = shop.read(ALERTS)
+    assert shop.events() == [("undercut", day(3), "acme", 100.0, 90.0, 1, 2)]
+    (shop.folder / f"{ALERTS}.parquet").unlink()
+    shop.tell()
+    assert shop.read(ALERTS).equals(told)
+    history = od.scan_history(str(shop.folder), asset=ASSET)
+    found = [price_position(history, shop.own, as_of=day(at))["status"][0] for at in range(1, 9)]
+    assert found == ["matched", "gone", *4 * ["matched"], "gone", "gone"]
+
+
+@pytest.mark.slow
 def test_what_cannot_be_compared_is_no_event_and_is_counted(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:

@@ -11,9 +11,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import pytest
-from dagster_shared.libraries import DagsterLibraryRegistry
 
-import octogen_dagster
 import octogen_dagster as o
 import octogen_dagster as od
 from octogen_dagster.alerts import PriceDropped
@@ -117,11 +115,6 @@ def test_resources_and_checks_are_added_to_those_of_octogen(build: Any) -> None:
     assert more.required_resource_keys == {*made.required_resource_keys, "mine", "other"}
     assert more.resource_defs.keys() == {*made.resource_defs, "mine"}
     assert [*more.check_specs] == [*made.check_specs, check]
-
-
-def test_dagster_is_told_the_version_of_this_package() -> None:
-    od.build_products_asset("products")
-    assert DagsterLibraryRegistry.get()["octogen-dagster"] == octogen_dagster.__version__
 
 
 def references(made: dg.AssetsDefinition) -> list[tuple[str, int | None]]:
