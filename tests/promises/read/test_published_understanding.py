@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any
 
-import dagster as dg
 import polars as pl
 import pytest
 
 import octogen_dagster as od
+from tests.projects import Project
 from tests.published_service import PublishedService
-from tests.results import metadata, octogen_at, stored
+from tests.results import metadata, octogen_at
 
 RED = {"color_family": ["Red"]}
 RED_OR_PINK = {"color_family": ["Red", "Pink"], "occasion": ["party"]}
@@ -30,47 +28,23 @@ def service() -> Iterator[PublishedService]:
         yield running
 
 
-class Week:
-    """Materializations of the snapshots of one day after another, with their changes."""
-
-    def __init__(self, folder: Path, service: PublishedService, search: od.ProductSearch) -> None:
-        self.folder = folder
-        self.now = MONDAY - timedelta(days=1)
-        products = od.build_products_asset(
-            "products", search, od.snapshot_days(f"{MONDAY:%Y-%m-%d}"), _clock=lambda: self.now
-        )
-        self.assets = [products]
-        self.resources: dict[str, Any] = stored(folder, octogen_at(service))
-
-    @property
-    def day(self) -> str:
-        return f"{self.now:%Y-%m-%d}"
-
-    def next_day(self, instance: dg.DagsterInstance) -> dict[str, Any]:
-        """Materialize the next day; the metadata of its snapshot."""
-        self.now += timedelta(days=1)
-        result = dg.materialize(
-            self.assets, partition_key=self.day, instance=instance, resources=self.resources
-        )
-        return metadata(result, "products")
-
-    def file_metadata(self) -> dict[str, str]:
-        return pl.read_parquet_metadata(self.folder / "products" / f"{self.day}.parquet")
-
-
 @pytest.mark.slow
 def test_a_week_in_which_the_understanding_changes_once(
-    tmp_path: Path,
-    service: PublishedService,
-    instance: dg.DagsterInstance,
-    capfd: pytest.CaptureFixture[str],
+    project: Project, service: PublishedService, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    week = Week(tmp_path, service, SEARCH)
+    now = MONDAY
+    products = od.build_products_asset(
+        "products", SEARCH, od.snapshot_days(f"{MONDAY:%Y-%m-%d}"), _clock=lambda: now
+    )
     for day in range(7):
+        now = MONDAY + timedelta(days=day)
         if day == 3:
             service.generated = RED_OR_PINK
             service.catalogs["acme"] = service.catalogs["acme"][:10]
-        snapshot = week.next_day(instance)
+        key = f"{now:%Y-%m-%d}"
+        result = project.run([products], octogen_at(service), partition_key=key)
+        snapshot = metadata(result, "products")
+        stored = pl.read_parquet_metadata(project.folder / "products" / f"{key}.parquet")
         log = capfd.readouterr().err
 
         facets = [
@@ -79,7 +53,7 @@ def test_a_week_in_which_the_understanding_changes_once(
         ]
         query = {"text": "red dress", "understood": True, "facets": facets}
         assert snapshot["octogen/effective_query"] == query
-        assert json.loads(week.file_metadata()["octogen.effective_query"]) == query
+        assert json.loads(stored["octogen.effective_query"]) == query
         lines = [
             f"'red dress' as {facet['name']}: {', '.join(sorted(facet['values']))}."
             for facet in facets

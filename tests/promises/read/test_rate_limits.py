@@ -190,10 +190,13 @@ def assert_halved(service: Crowded) -> None:
 
 @pytest.mark.slow
 @REFUSAL
-def test_a_read_sends_half_as_many_at_once(detail: Any) -> None:
+def test_a_read_sends_half_as_many_at_once_and_says_so_once(
+    detail: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     service = Crowded(detail)
     read(service)
     assert_halved(service)
+    assert caplog.text.count(f"Limiting them to {CONCURRENCY // 2} ") == 1
 
 
 @pytest.mark.slow

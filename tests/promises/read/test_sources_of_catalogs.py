@@ -6,8 +6,6 @@ import asyncio
 import pickle
 import threading
 from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -18,7 +16,6 @@ from octogen_dagster.api.catalog_states import CatalogList, CatalogState
 from octogen_dagster.errors import OctogenNotFoundError, OctogenServerError
 from octogen_dagster.sandbox.server import Sandbox
 from tests.api.servers import (
-    KEY,
     RawServer,
     Received,
     catalog_of_shop,
@@ -28,6 +25,7 @@ from tests.api.servers import (
     shop,
     unlisted,
 )
+from tests.projects import Project
 from tests.results import metadata, octogen_at, warnings
 
 BOTH = od.ShopCatalogs(hosts=["acme.example", "zen.example"])
@@ -191,23 +189,32 @@ class TestShopCatalogs:
 # The table of catalogs, from each source.
 
 
+Tabled = tuple[dg.ExecuteInProcessResult, pl.DataFrame]
+TABLE = "octogen_catalogs"
+
+
 @pytest.fixture
-def table(tmp_path: Path) -> Path:
-    """The file of the table."""
-    return tmp_path / "octogen_catalogs.parquet"
+def tabled(project: Project) -> Callable[..., Tabled]:
+    """A function that makes the table of the catalogs of a server's source."""
+
+    def make(server: RawServer, source: od.CatalogSource) -> Tabled:
+        octogen = octogen_at(server, attempts=1, catalog_source=source)
+        result = project.run([od.build_catalogs_asset()], octogen)
+        return result, project.read(TABLE)
+
+    return make
 
 
 @pytest.mark.seed
 def test_the_granted_catalogs_are_a_table_and_become_partitions(
-    table: Path, resources: dict[str, Any], shops: Sandbox, instance: dg.DagsterInstance
+    project: Project, shops: Sandbox
 ) -> None:
     shops.grant("a/b, c", products=3)
     catalogs = od.build_catalogs_asset(partitions_def=od.catalog_partitions)
     for _ in range(2):
-        result = dg.materialize([catalogs], resources=resources, instance=instance)
-        assert result.success
+        result = project.run([catalogs])
 
-    frame = pl.read_parquet(table)
+    frame = project.read(TABLE)
     assert frame.columns == [
         *("catalog", "display_name", "host", "source_base_url"),
         *("product_count", "last_indexed_at", "computed_at"),
@@ -216,31 +223,27 @@ def test_the_granted_catalogs_are_a_table_and_become_partitions(
     assert frame["product_count"].to_list() == [3, 230, 120]
     assert not frame["last_indexed_at"].has_nulls()
     assert frame["computed_at"].is_null().all()
-    keys = instance.get_dynamic_partitions("octogen_catalogs")
+    keys = project.instance.get_dynamic_partitions("octogen_catalogs")
     assert sorted(keys) == ["a%2Fb%2C%20c", "northpeak", "strada"]
-    figures = metadata(result, "octogen_catalogs")
+    figures = metadata(result, TABLE)
     assert (figures["octogen/catalogs"], figures["octogen/products"]) == (3, 353)
 
 
 def test_the_catalogs_of_shops_have_a_host_a_count_and_its_time(
-    table: Path, resources: dict[str, Any]
+    tabled: Callable[..., Tabled],
 ) -> None:
     answers = {
         "acme.example": shop("acme.example", catalog_of_shop("acme"), catalog_of_shop("outlet", 7)),
         "zen.example": shop("zen.example", catalog_of_shop("zen", 5, computedAt="yesterday")),
     }
     with unlisted(shops=answers) as server:
-        resources["octogen"] = octogen_at(
-            server, catalog_source=od.ShopCatalogs(hosts=sorted(answers))
-        )
-        result = dg.materialize([od.build_catalogs_asset()], resources=resources)
-    frame = pl.read_parquet(table)
+        result, frame = tabled(server, BOTH)
     assert frame["catalog"].to_list() == ["acme", "outlet", "zen"]
     assert frame["display_name"].to_list() == ["Acme", "Outlet", "Zen"]
     assert frame["host"].to_list() == ["acme.example", "acme.example", "zen.example"]
     assert frame["computed_at"].dt.to_string("%F %R").to_list() == ["2026-11-25 10:00"] * 2 + [None]
     assert frame["last_indexed_at"].is_null().all()
-    figures = metadata(result, "octogen_catalogs")
+    figures = metadata(result, TABLE)
     assert (figures["octogen/catalogs"], figures["octogen/products"]) == (3, 15)
 
 
@@ -252,19 +255,15 @@ def test_the_catalogs_of_shops_have_a_host_a_count_and_its_time(
     ],
 )
 def test_a_shop_that_is_left_out_fails_a_check_and_the_others_are_in_the_table(
-    table: Path, resources: dict[str, Any], instance: dg.DagsterInstance, bad: list[bytes]
+    tabled: Callable[..., Tabled], instance: dg.DagsterInstance, bad: list[bytes]
 ) -> None:
-    good = shop("zen.example", catalog_of_shop("zen"))
-    with unlisted(shops={"acme.example": bad, "zen.example": good}) as server:
-        source = od.ShopCatalogs(hosts=["acme.example", "zen.example"])
-        resources["octogen"] = octogen_at(server, attempts=1, catalog_source=source)
-        result = dg.materialize([od.build_catalogs_asset()], resources=resources, instance=instance)
-    assert result.success
-    assert pl.read_parquet(table)["catalog"].to_list() == ["zen"]
+    with unlisted(shops={"acme.example": bad, "zen.example": ZEN}) as server:
+        result, frame = tabled(server, BOTH)
+    assert frame["catalog"].to_list() == ["zen"]
     (warning,) = warnings(instance, result)
     assert warning.startswith("Shop 'acme.example' ")
     assert warning.endswith(" left out.")
-    left_out = metadata(result, "octogen_catalogs")["octogen/shops_left_out"]
+    left_out = metadata(result, TABLE)["octogen/shops_left_out"]
     assert [*left_out] == ["acme.example"]
     assert warning.startswith(left_out["acme.example"])
     (check,) = result.get_asset_check_evaluations()
@@ -274,38 +273,33 @@ def test_a_shop_that_is_left_out_fails_a_check_and_the_others_are_in_the_table(
     assert "'acme.example'" in description
 
 
-def test_without_a_shop_that_is_left_out_the_check_passes(resources: dict[str, Any]) -> None:
-    with unlisted(shops={"zen.example": shop("zen.example", catalog_of_shop("zen"))}) as server:
-        source = od.ShopCatalogs(hosts=["zen.example"])
-        resources["octogen"] = octogen_at(server, attempts=1, catalog_source=source)
-        result = dg.materialize([od.build_catalogs_asset()], resources=resources)
-    assert "octogen/shops_left_out" not in metadata(result, "octogen_catalogs")
+def test_without_a_shop_that_is_left_out_the_check_passes(tabled: Callable[..., Tabled]) -> None:
+    with unlisted(shops={"zen.example": ZEN}) as server:
+        result, _ = tabled(server, od.ShopCatalogs(hosts=["zen.example"]))
+    assert "octogen/shops_left_out" not in metadata(result, TABLE)
     (check,) = result.get_asset_check_evaluations()
     assert (check.check_name, check.passed) == ("all_shops_listed", True)
 
 
-def test_of_named_catalogs_only_the_key_is_known(table: Path, resources: dict[str, Any]) -> None:
-    resources["octogen"] = od.OctogenResource(
-        api_key=KEY, catalog_source=od.NamedCatalogs(keys=["b", "a"])
-    )
-    result = dg.materialize([od.build_catalogs_asset()], resources=resources)
-    frame = pl.read_parquet(table)
+def test_of_named_catalogs_only_the_key_is_known(tabled: Callable[..., Tabled]) -> None:
+    with unlisted() as server:
+        result, frame = tabled(server, od.NamedCatalogs(keys=["b", "a"]))
+    assert server.received == []
     assert frame["catalog"].to_list() == ["a", "b"]
     assert frame.drop("catalog").select(pl.all().is_null().all()).row(0) == (True,) * 6
-    figures = metadata(result, "octogen_catalogs")
+    figures = metadata(result, TABLE)
     assert figures["octogen/catalogs"] == 2
     assert "octogen/products" not in figures
 
 
 def test_a_catalog_that_is_listed_twice_and_a_time_that_cannot_be_are_warnings(
-    table: Path, resources: dict[str, Any], instance: dg.DagsterInstance
+    tabled: Callable[..., Tabled], instance: dg.DagsterInstance
 ) -> None:
     acme = {"catalog": "acme", "displayName": "Acme", "productCount": 1}
     never = {**acme, "catalog": "never", "lastIndexedAt": "0001-01-01T00:00:00+05:00"}
     with RawServer(lambda _: http(body=[acme, never, acme])) as server:
-        resources["octogen"] = octogen_at(server, attempts=1)
-        result = dg.materialize([od.build_catalogs_asset()], resources=resources, instance=instance)
-    assert pl.read_parquet(table)["catalog"].to_list() == ["acme", "never"]
+        result, frame = tabled(server, od.GrantedCatalogs())
+    assert frame["catalog"].to_list() == ["acme", "never"]
     first, second = warnings(instance, result)
     assert first.startswith("Catalog 'never': lastIndexedAt '0001-01-01T00:00:00+05:00' is not")
     assert second.startswith("Catalog 'acme' is listed more than once")

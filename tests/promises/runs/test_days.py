@@ -2,26 +2,22 @@
 
 import functools
 import os
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import polars as pl
 import pytest
 
 from octogen_dagster import (
     OctogenResource,
-    ParquetSnapshotIOManager,
     ProductSearch,
     build_catalog_sensor,
     build_products_asset,
     catalog_days,
     snapshot_days,
 )
-from octogen_dagster.sandbox.server import Sandbox
 from tests import results
+from tests.projects import Project
 from tests.results import failure, is_retried
 
 metadata = functools.partial(results.metadata, node="products")
@@ -31,25 +27,6 @@ START = f"{datetime.now(UTC) - timedelta(days=3):%Y-%m-%d}"
 
 def day(offset: int = 0) -> str:
     return f"{datetime.now(UTC) + timedelta(days=offset):%Y-%m-%d}"
-
-
-@pytest.fixture
-def run(
-    tmp_path: Path, octogen: OctogenResource, instance: dg.DagsterInstance
-) -> Callable[..., dg.ExecuteInProcessResult]:
-    def materialize(asset: dg.AssetsDefinition, key: str, **io_manager: Any) -> Any:
-        return dg.materialize(
-            [asset],
-            partition_key=key,
-            instance=instance,
-            raise_on_error=False,
-            resources={
-                "octogen": octogen,
-                "io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path), **io_manager),
-            },
-        )
-
-    return materialize
 
 
 class Clock:
@@ -72,54 +49,44 @@ def products_asset(
     return build_products_asset("products", search, partitions_def, retry_policy=None, _clock=clock)
 
 
-def test_today_is_read_from_the_service(
-    run: Callable[..., Any], tmp_path: Path, shops: Sandbox
-) -> None:
+def test_today_is_read_from_the_service(project: Project) -> None:
     products = build_products_asset("products", partitions_def=snapshot_days(START))
-    found = metadata(run(products, day()))
+    found = metadata(project.run([products], partition_key=day()))
     assert found["octogen/metrics"]["resumed_pages"] == 0
     assert found["dagster/partition_row_count"] == 350
-    assert pl.read_parquet(tmp_path / f"products/{day()}.parquet").height == 350
+    assert len(project.read("products", day())) == 350
 
 
-def test_a_past_day_is_refused_and_not_retried(run: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_past_day_is_refused_and_not_retried(project: Project) -> None:
     products = build_products_asset(
         "products", partitions_def=snapshot_days(START), retry_policy=dg.RetryPolicy(max_retries=3)
     )
-    result = run(products, day(-2))
+    result = project.run([products], partition_key=day(-2), raise_on_error=False)
     assert not result.success
     assert f"The partition from {day(-2)} 00:00 to {day(-1)} 00:00 UTC is over" in failure(result)
     assert not is_retried(result)
-    assert not list(tmp_path.rglob("*.parquet"))
+    assert not list(project.folder.rglob("*.parquet"))
 
 
 @pytest.mark.slow
-def test_a_catalog_and_a_day(
-    run: Callable[..., Any],
-    tmp_path: Path,
-    shops: Sandbox,
-    instance: dg.DagsterInstance,
-    clock: Clock,
-) -> None:
+def test_a_catalog_and_a_day(project: Project, clock: Clock) -> None:
     key = day()
-    instance.add_dynamic_partitions("octogen_catalogs", ["northpeak", "strada"])
+    project.instance.add_dynamic_partitions("octogen_catalogs", ["northpeak", "strada"])
     products = products_asset(clock, catalog_days(START))
     for catalog, rows in (("northpeak", 230), ("strada", 120)):
-        found = metadata(run(products, f"{catalog}|{key}"))
+        found = metadata(project.run([products], partition_key=f"{catalog}|{key}"))
         assert found["dagster/partition_row_count"] == rows
-        assert pl.read_parquet(tmp_path / f"products/{catalog}/{key}.parquet").height == rows
-    assert not run(products, f"northpeak|{day(-1)}").success
+        assert len(project.read(f"products/{catalog}", key)) == rows
+    assert "is over" in project.failure([products], partition_key=f"northpeak|{day(-1)}")
 
     clock.days = 1
-    assert "is over" in failure(run(products, f"strada|{key}"))
-    assert pl.read_parquet(tmp_path / f"products/strada/{key}.parquet").height == 120
+    assert "is over" in project.failure([products], partition_key=f"strada|{key}")
+    assert len(project.read("products/strada", key)) == 120
 
 
-def test_a_run_removes_what_killed_runs_of_other_days_and_catalogs_left(
-    run: Callable[..., Any], tmp_path: Path, instance: dg.DagsterInstance
-) -> None:
-    instance.add_dynamic_partitions("octogen_catalogs", ["strada"])
-    folder = tmp_path / "products"
+def test_a_run_removes_what_killed_runs_of_other_days_and_catalogs_left(project: Project) -> None:
+    project.instance.add_dynamic_partitions("octogen_catalogs", ["strada"])
+    folder = project.folder / "products"
     half_written = {
         folder / "gone" / f".{day(-2)}.parquet.0123456789ab.unfinished": True,
         folder / "strada" / f".{day(-1)}.parquet.0123456789ab.unfinished": True,
@@ -135,7 +102,7 @@ def test_a_run_removes_what_killed_runs_of_other_days_and_catalogs_left(
         is_young = "gone" in path.parts and day(-1) in path.name
         os.utime(path, None if is_young else (0, 0))
     key = dg.MultiPartitionKey({"catalog": "strada", "day": day()})
-    assert run(products_asset(Clock(), catalog_days(START)), key).success
+    assert project.run([products_asset(Clock(), catalog_days(START))], partition_key=key).success
     assert [path for path in half_written if not path.exists()] == [
         path for path, goes in half_written.items() if goes
     ]

@@ -23,7 +23,8 @@ from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.schemas import DETAIL_SCHEMA, PRODUCT_SCHEMA
 from tests import results
 from tests.api.servers import RawServer, Received
-from tests.results import materialized, octogen_at, stored
+from tests.projects import Project
+from tests.results import materialized, octogen_at
 
 LOOKUP = "/products/lookup"
 ONCE = {"attempts": 1}
@@ -328,19 +329,10 @@ def shops() -> Iterator[Sandbox]:
         yield running
 
 
-@pytest.fixture
-def resources(tmp_path: Path, octogen: od.OctogenResource) -> dict[str, Any]:
-    return stored(tmp_path, octogen)
-
-
-def shown(result: dg.ExecuteInProcessResult, node: str = "products_details") -> dict[str, Any]:
-    return results.metadata(result, node)
-
-
 @pytest.mark.long
 @pytest.mark.parametrize("damaged", [False, True])
 def test_the_details_of_a_day_carry_rows_over_from_the_last_earlier_day(
-    tmp_path: Path, resources: dict[str, Any], shops: Sandbox, instance: Any, damaged: bool
+    project: Project, damaged: bool
 ) -> None:
     today, before = (f"{datetime.now(UTC) - timedelta(days=days):%Y-%m-%d}" for days in (0, 3))
     products = od.build_products_asset(
@@ -348,35 +340,29 @@ def test_the_details_of_a_day_carry_rows_over_from_the_last_earlier_day(
     )
     details = od.build_product_details_asset(products, only_changed=True)
 
-    def run() -> dict[str, Any]:
-        return shown(
-            dg.materialize(
-                [products, details], resources=resources, instance=instance, partition_key=today
-            )
-        )
+    def carried_over() -> int:
+        result = project.run([products, details], partition_key=today)
+        return int(results.metadata(result, "products_details")["octogen/carried_over"])
 
-    run()
-    folder = tmp_path / "products_details"
+    carried_over()
+    folder = project.folder / "products_details"
     (folder / f"{today}.parquet").rename(folder / f"{before}.parquet")
     if damaged:
         (folder / f"{before}.parquet").write_bytes(b"PAR1")
-    assert run()["octogen/carried_over"] == (0 if damaged else 120)
+    assert carried_over() == (0 if damaged else 120)
 
 
 @pytest.mark.slow
-def test_each_partition_has_its_own_details(
-    tmp_path: Path, resources: dict[str, Any], shops: Sandbox, instance: dg.DagsterInstance
-) -> None:
+def test_each_partition_has_its_own_details(project: Project, shops: Sandbox) -> None:
     shops.grant("a/b", products=7)
-    instance.add_dynamic_partitions("octogen_catalogs", ["strada", "a%2Fb"])
+    project.instance.add_dynamic_partitions("octogen_catalogs", ["strada", "a%2Fb"])
     products = od.build_products_asset("products", partitions_def=od.catalog_partitions)
     details = od.build_product_details_asset(products, only_changed=True)
     for key, count in (("strada", 120), ("a%2Fb", 7), ("a%2Fb", 7)):
-        result = dg.materialize(
-            [products, details], resources=resources, instance=instance, partition_key=key
-        )
-        assert shown(result)["dagster/partition_row_count"] == count
-    assert shown(result)["octogen/carried_over"] == 7
-    frames = [pl.read_parquet(path) for path in (tmp_path / "products_details").iterdir()]
+        result = project.run([products, details], partition_key=key)
+        shown = results.metadata(result, "products_details")
+        assert shown["dagster/partition_row_count"] == count
+    assert shown["octogen/carried_over"] == 7
+    frames = map(pl.read_parquet, (project.folder / "products_details").iterdir())
     catalogs = [frame["catalog_key"].unique().to_list() for frame in frames]
     assert sorted(catalogs) == [["a/b"], ["strada"]]

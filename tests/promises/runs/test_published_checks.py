@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 
 import octogen_dagster as od
+from tests.projects import Project
 from tests.promises.runs.checked import ALL, evaluations, failed
 from tests.published_service import PublishedService, url_of
 from tests.results import metadata, octogen_at, stored
@@ -142,20 +143,16 @@ def service(request: pytest.FixtureRequest) -> Iterator[PublishedService]:
 
 
 @pytest.mark.slow
-def test_a_third_of_the_products_was_removed(tmp_path: Path, service: PublishedService) -> None:
+def test_a_third_of_the_products_was_removed(project: Project, service: PublishedService) -> None:
     products = od.build_products_asset("products", od.ProductSearch(catalogs=["acme"]))
     details = od.build_product_details_asset(products, max_failed_percent=0)
-    resources: dict[str, Any] = stored(tmp_path, octogen_at(service))
-    assert dg.materialize([products], resources=resources).success
+    octogen = octogen_at(service)
+    project.run([products], octogen)
     service.catalogs["acme"] = [uuid for uuid in UUIDS if uuid not in REMOVED]
     service.shops_only = {url_of("acme", uuid) for uuid in REMOVED}
 
-    result = dg.materialize(
-        [products, details], selection=[details], resources=resources, raise_on_error=False
-    )
-
-    assert result.success
-    rows = pl.read_parquet(tmp_path / "products_details.parquet")
+    result = project.run([products, details], octogen, selection=[details])
+    rows = project.read("products_details")
     assert sorted(rows["uuid"]) == sorted(UUIDS)
     assert Counter(rows["status"]) == {"found": 200, "gone": 100}
     assert rows["error"].null_count() == 300

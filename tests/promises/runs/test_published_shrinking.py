@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import polars as pl
 import pytest
 from octogen_ai_sdk.generated.models import MerchantProductListItem
 
 import octogen_dagster as od
 from tests.projects import Project
 from tests.published_service import PublishedService
-from tests.results import failure, figures, is_retried, metadata, octogen_at, stored
+from tests.results import failure, figures, is_retried, metadata, octogen_at
 
 
 def uuids(count: int) -> list[str]:
@@ -29,48 +28,51 @@ def service() -> Iterator[PublishedService]:
         yield running
 
 
-class Days:
+class Days(Project):
     """Materializations of a catalog and its changes, one after another."""
 
-    def __init__(self, folder: Path, service: PublishedService, **arguments: Any) -> None:
-        self.folder = folder
+    def __init__(
+        self,
+        folder: Path,
+        instance: dg.DagsterInstance,
+        service: PublishedService,
+        **arguments: Any,
+    ) -> None:
+        super().__init__(folder, instance, octogen_at(service))
         products = od.build_products_asset(
             "products", partitions_def=od.catalog_partitions, **arguments
         )
         history = od.build_product_history_asset(products)
         self.assets = [products, history, od.build_product_changes_asset(history)]
-        self.resources: dict[str, Any] = stored(folder, octogen_at(service))
-
-    def materialize(self, instance: dg.DagsterInstance, **config: Any) -> dg.ExecuteInProcessResult:
         instance.add_dynamic_partitions("octogen_catalogs", ["acme"])
-        return dg.materialize(
+
+    def materialize(self, partition: str = "acme", **config: Any) -> dg.ExecuteInProcessResult:
+        return self.run(
             self.assets,
-            partition_key="acme",
-            instance=instance,
-            resources=self.resources,
+            partition_key=partition,
             run_config={"ops": {"products": {"config": config}}} if config else None,
             raise_on_error=False,
         )
 
     @property
     def rows(self) -> int:
-        return len(pl.read_parquet(self.folder / "products" / "acme.parquet"))
+        return len(self.read("products", "acme"))
 
 
 @pytest.fixture
-def days(tmp_path: Path, service: PublishedService) -> Days:
+def days(tmp_path: Path, instance: dg.DagsterInstance, service: PublishedService) -> Days:
     """The days of a products asset with default settings."""
-    return Days(tmp_path, service)
+    return Days(tmp_path, instance, service)
 
 
 def test_a_catalog_that_matches_nothing_on_the_second_day_keeps_its_snapshot(
-    days: Days, service: PublishedService, instance: dg.DagsterInstance
+    days: Days, service: PublishedService
 ) -> None:
-    assert days.materialize(instance).success
+    assert days.materialize().success
     del service.catalogs["acme"]
     searches = len(service.searches)
 
-    result = days.materialize(instance)
+    result = days.materialize()
 
     assert not result.success
     message = failure(result).rstrip()
@@ -92,24 +94,24 @@ def test_a_catalog_that_matches_nothing_on_the_second_day_keeps_its_snapshot(
 def test_a_whole_catalog_in_another_order_is_protected_like_any_other(
     tmp_path: Path, service: PublishedService, instance: dg.DagsterInstance, search: dict[str, Any]
 ) -> None:
-    days = Days(tmp_path, service, search=od.ProductSearch.model_validate(search))
-    assert days.materialize(instance).success
+    days = Days(tmp_path, instance, service, search=od.ProductSearch.model_validate(search))
+    assert days.materialize().success
 
     service.catalogs["acme"] = uuids(249)
-    assert "min_rows_percent is 50" in failure(days.materialize(instance))
+    assert "min_rows_percent is 50" in failure(days.materialize())
     del service.catalogs["acme"]
-    assert "Catalog 'acme' has no products." in failure(days.materialize(instance))
+    assert "Catalog 'acme' has no products." in failure(days.materialize())
     assert days.rows == 500
 
 
 @pytest.mark.slow
 def test_a_catalog_that_lost_more_than_half_keeps_its_snapshot_until_that_is_accepted(
-    days: Days, service: PublishedService, instance: dg.DagsterInstance
+    days: Days, service: PublishedService
 ) -> None:
-    assert days.materialize(instance).success
+    assert days.materialize().success
     service.catalogs["acme"] = uuids(249)
 
-    result = days.materialize(instance)
+    result = days.materialize()
     assert not result.success
     message = failure(result)
     assert "sent 249 products, and the latest snapshot has 500" in message
@@ -118,62 +120,37 @@ def test_a_catalog_that_lost_more_than_half_keeps_its_snapshot_until_that_is_acc
     assert not is_retried(result)
     assert days.rows == 500
 
-    accepted = days.materialize(instance, accept_shrinking=True)
+    accepted = days.materialize(accept_shrinking=True)
     assert accepted.success
     assert days.rows == 249
     assert metadata(accepted, "products_changes")["octogen/disappeared"] == 251
 
 
-class DayOfSnapshots:
-    """Materializations of today's partition, after a snapshot of 500 products the day before."""
-
-    def __init__(
-        self, folder: Path, service: PublishedService, instance: dg.DagsterInstance
-    ) -> None:
-        self.now = datetime.now(UTC)
-        self.today, day_before = (f"{self.now - timedelta(days=ago):%Y-%m-%d}" for ago in (0, 1))
-        search = od.ProductSearch(catalogs=["acme"])
-        days = od.snapshot_days(day_before)
-        self.products = od.build_products_asset("products", search, days, _clock=lambda: self.now)
-        self.resources = Days(folder, service).resources
-        self.instance = instance
-        self.snapshot = folder / "products" / f"{self.today}.parquet"
-        assert self.materialize().success
-        self.snapshot.rename(self.snapshot.with_stem(day_before))
-
-    def materialize(self, **config: Any) -> dg.ExecuteInProcessResult:
-        return dg.materialize(
-            [self.products],
-            partition_key=self.today,
-            instance=self.instance,
-            resources=self.resources,
-            run_config={"ops": {"products": {"config": config}}},
-            raise_on_error=False,
-        )
-
-
 def test_the_first_snapshot_of_a_day_is_compared_with_that_of_the_day_before(
-    tmp_path: Path, service: PublishedService, instance: dg.DagsterInstance
+    project: Project, service: PublishedService
 ) -> None:
-    day = DayOfSnapshots(tmp_path, service, instance)
+    now = datetime.now(UTC)
+    today, day_before = (f"{now - timedelta(days=ago):%Y-%m-%d}" for ago in (0, 1))
+    search, days = od.ProductSearch(catalogs=["acme"]), od.snapshot_days(day_before)
+    products = od.build_products_asset("products", search, days, _clock=lambda: now)
+    octogen = octogen_at(service)
+    project.run([products], octogen, partition_key=today)
+    snapshot = project.folder / "products" / f"{today}.parquet"
+    snapshot.rename(snapshot.with_stem(day_before))
     service.catalogs["acme"] = uuids(249)
-    assert "sent 249 products, and the latest snapshot has 500" in failure(day.materialize())
-    assert not day.snapshot.exists()
+    message = project.failure([products], octogen, partition_key=today)
+    assert "sent 249 products, and the latest snapshot has 500" in message
+    assert not snapshot.exists()
 
 
 def test_a_search_that_finds_nothing_is_published_and_said(
-    tmp_path: Path,
-    service: PublishedService,
-    instance: dg.DagsterInstance,
-    capfd: pytest.CaptureFixture[str],
+    project: Project, service: PublishedService, capfd: pytest.CaptureFixture[str]
 ) -> None:
     service.catalogs["acme"] = []
     products = od.build_products_asset("boots", od.ProductSearch(q="boots", catalogs=["acme"]))
-    result = dg.materialize(
-        [products], resources=Days(tmp_path, service).resources, instance=instance
-    )
+    result = project.run([products], octogen_at(service))
     assert metadata(result, "boots")["octogen/empty"] is True
-    assert pl.read_parquet(tmp_path / "boots.parquet").is_empty()
+    assert project.read("boots").is_empty()
     assert "WARNING" in (log := capfd.readouterr().err)
     assert "'acme' returned no products" in log
 
@@ -182,19 +159,10 @@ def test_a_mistyped_partition_fails_with_the_catalog_of_the_shop_that_is_meant(
     tmp_path: Path, service: PublishedService, instance: dg.DagsterInstance
 ) -> None:
     service.hosts["shop.example"] = ["acme"]
-    days = Days(tmp_path, service, retry_policy=None)
-    days.resources["octogen"] = octogen_at(
-        service, catalog_source=od.ShopCatalogs(hosts=["shop.example"])
-    )
+    days = Days(tmp_path, instance, service, retry_policy=None)
+    days.octogen = octogen_at(service, catalog_source=od.ShopCatalogs(hosts=["shop.example"]))
     instance.add_dynamic_partitions("octogen_catalogs", ["acmee"])
-    result = dg.materialize(
-        days.assets,
-        partition_key="acmee",
-        instance=instance,
-        resources=days.resources,
-        raise_on_error=False,
-    )
-    message = failure(result)
+    message = failure(days.materialize("acmee"))
     assert "Catalog 'acmee' has no products." in message
     assert "Did you mean 'acme'?" in message
     assert "delete_dynamic_partition(" in message

@@ -36,10 +36,6 @@ def run(
     return materialized(assets, folder, octogen, raise_on_error=False, **options)
 
 
-def log_of(instance: dg.DagsterInstance, run_id: str) -> str:
-    return "\n".join(record.user_message for record in instance.all_logs(run_id))
-
-
 def charged(sandbox: Sandbox, path: str = "/products/search") -> int:
     return sum(request.path == path and request.status == 200 for request in sandbox.requests)
 
