@@ -1,1 +1,1 @@
-"""Octogen's REST API over HTTP. Knows no Polars and no Dagster."""
+"""Octogen's REST API over HTTP. Does not depend on Polars or Dagster."""

@@ -97,9 +97,10 @@ class BlockingClient:
     ends them immediately. After `ends` is set, waits end, but requests in flight complete. `poll`
     is called during waits, and its exceptions end the wait as well.
 
-    Proxies and certificates come from the environment, as with httpx: `HTTPS_PROXY`, `ALL_PROXY`,
-    `NO_PROXY`, `SSL_CERT_FILE` and `SSL_CERT_DIR`, or else certifi. Plain HTTP stays on this
-    machine and uses no proxy.
+    Proxies and certificates are configured with the same environment variables as in httpx:
+    `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`, `SSL_CERT_FILE` and `SSL_CERT_DIR`. By default,
+    certificates come from certifi. Plain HTTP is allowed only to this machine and never uses a
+    proxy.
 
     Methods have the same names and arguments as in `OctogenClient`.
     """
@@ -157,7 +158,10 @@ class BlockingClient:
                     self._wait(step)
 
     def run_all(self, flows: Sequence[Flow[T]]) -> list[T]:
-        """Run flows concurrently, each thread with its own connection; run a single one here."""
+        """Run flows concurrently, in threads with separate connections.
+
+        A single flow runs in the calling thread.
+        """
         if len(flows) <= 1:
             return [self.run(flow) for flow in flows]
         waiting = deque(enumerate(flows))
@@ -209,7 +213,7 @@ class BlockingClient:
         tracker: PageTracker,
         read_page: Callable[[Response, str], PageT],
     ) -> Iterator[PageT]:
-        """Read all pages of a search within the rate limit, checked by the tracker.
+        """Read all pages of a search within the rate limit, and check them with the tracker.
 
         For each page, the caller must pass the numbers of new and repeated products to
         `tracker.deduplicated`.
@@ -315,7 +319,7 @@ class BlockingClient:
         return TransportError(self.service.api_key.masked(reason))
 
     def _perform(self, curl: pycurl.Curl) -> tuple[int, str]:
-        """Transfer a request and its response, and check for a stop meanwhile."""
+        """Send a request and receive its response, checking regularly for a stop."""
         multi = self._multi
         assert multi is not None
         multi.add_handle(curl)
@@ -330,7 +334,7 @@ class BlockingClient:
         return (failed[0][1], failed[0][2]) if failed else (0, "")
 
     def _handle(self) -> pycurl.Curl:
-        """Create a handle with one persistent connection. No other object holds the key."""
+        """Create a libcurl handle with one persistent connection; only the handle has the key."""
         import certifi
         import pycurl
 
@@ -391,7 +395,7 @@ class _Body(io.BytesIO):
 
 
 def _proxy(url: str) -> str:
-    """Return the URL of the environment's proxy for a URL, or an empty string."""
+    """Return the proxy that the environment defines for a URL, or an empty string."""
     host = urllib.parse.urlsplit(url).hostname or ""
     if not may_use_proxy(url) or urllib.request.proxy_bypass(host):
         return ""
@@ -402,8 +406,8 @@ def _proxy(url: str) -> str:
 def _head(status: int, lines: Sequence[bytes], request: Request) -> Response | None:
     """Return the response without its body; None if its headers are incomplete.
 
-    Header lines of a proxy tunnel and interim responses precede the response's headers; trailers
-    follow them.
+    `lines` can also contain the headers of a proxy tunnel and of interim responses, which come
+    before the response's headers, and trailers, which come after them.
     """
     if status < 200:
         return None

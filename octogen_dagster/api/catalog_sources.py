@@ -1,4 +1,4 @@
-"""Catalog sources: which catalogs are listed, watched by the sensor and read in full."""
+"""Catalog sources define which catalogs are listed, watched by the sensor and read in full."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _CANCELLATION_SECONDS = 1.5
 _MAX_ERRORS_IN_MESSAGE = 5
 _MAX_CATALOGS_IN_MESSAGE = 20
 _warned: set[tuple[CatalogSource, str, tuple[str, ...]]] = set()
-"""Warnings that this process has logged: the source, the host and its catalogs."""
+"""The warnings that this process has already logged, as (source, host, catalogs)."""
 
 
 class CatalogSource(ABC):
@@ -82,15 +82,16 @@ class GrantedCatalogs(CatalogSource):
 class ShopCatalogs(CatalogSource):
     """The catalogs for shops' hosts.
 
-    All hosts are requested concurrently and share one request's deadline. A host that fails is
-    logged as a warning; the listing fails only if every host does. A search that reads all hosts'
-    catalogs also fails if one host fails, unless the reason is that Octogen does not cover the
-    shop. The service reports when it computed the product count, but not when it indexed the
-    catalog.
+    All hosts are requested concurrently, and together they have the deadline of one request. A host
+    that fails is logged as a warning; the listing fails only if every host does. A search that
+    reads all hosts' catalogs also fails if one host fails, unless the reason is that Octogen does
+    not cover the shop. The service reports when it computed the product count, but not when it
+    indexed the catalog.
 
-    A host can have several catalogs. One of them might aggregate many shops, so the same product
-    appears in two catalogs under different uuids. By default all are read. A warning lists them
-    with their product counts and read costs until you choose some with `catalogs`.
+    A host can have several catalogs. If one of them aggregates many shops, the same product can
+    appear in two catalogs under different uuids. By default, all catalogs are read, and a warning
+    lists them with their product counts and read costs. To read only some of them, and to stop the
+    warning, pass `catalogs`.
 
     Args:
         hosts: The shops' hosts or URLs, such as `shop.example`.
@@ -186,7 +187,7 @@ class NamedCatalogs(CatalogSource):
 
 
 class Listing:
-    """The service's latest catalog list, shared by its reads. Copies and pickles start empty."""
+    """A service's latest catalog list, shared by all its reads. Copies and pickles start empty."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -221,9 +222,9 @@ class Listing:
     def of_run(self, client: BlockingClient) -> CatalogList:
         """Return the list for one of a run's reads.
 
-        A list with index times must be at most ten seconds old, because a read is wasted if the
-        catalog was re-indexed in the meantime. The same limit applies to errors, except a missing
-        list. Any other list is reused.
+        A list with index times is reused for ten seconds, because a read is wasted if the catalog
+        was re-indexed in the meantime. An error is also reused for ten seconds. A list without
+        index times is reused for the whole run, and so is the error that the service has no list.
         """
         latest = self._latest[1] if self._latest else None
         if isinstance(latest, CatalogList):
@@ -256,7 +257,8 @@ class CatalogService(Service):
     def for_run(self, warn: Callable[[str], None], *, reads_several: bool) -> Self:
         """Return the service for a run, which can read several partitions in parallel.
 
-        `concurrency` then limits the requests in flight for all partitions together.
+        If the run reads several partitions, `concurrency` limits the requests in flight for all of
+        them together.
         """
         service = self.with_log(warn)
         if not reads_several:
@@ -287,7 +289,10 @@ def fetch_catalogs(client: BlockingClient, source: CatalogSource) -> CatalogList
         states,
         [
             *listed.warnings,
-            *(f"Catalog {key!r} is listed more than once but read once." for key in repeated),
+            *(
+                f"Catalog {key!r} is listed more than once. It is read only once."
+                for key in repeated
+            ),
         ],
         listed.failure,
         listed.shops_left_out,
@@ -295,7 +300,10 @@ def fetch_catalogs(client: BlockingClient, source: CatalogSource) -> CatalogList
 
 
 def _shop_flow(service: Service, host: str) -> Flow[CatalogList | OctogenError]:
-    """List the catalogs for a shop's host; return errors, so that the other hosts continue."""
+    """List the catalogs for a shop's host.
+
+    Errors are returned instead of raised, so that the other hosts continue.
+    """
     try:
         return catalogs_of_shop((yield from domain_flow(service, host, paced=True)), host)
     except OctogenError as error:
@@ -305,7 +313,7 @@ def _shop_flow(service: Service, host: str) -> Flow[CatalogList | OctogenError]:
 def _run_on_event_loop(source: CatalogSource, client: BlockingClient) -> CatalogList:
     """Run a custom source's `fetch` in a new thread, within one request's deadline.
 
-    The calling thread might already run an event loop.
+    A new thread is needed because the calling thread might already run an event loop.
     """
     service = client.service.within(client.service.retry.deadline)
     ends_at = service.ends_at
@@ -404,7 +412,7 @@ def _checked_host(text: str) -> str:
 
 
 def _temporary_error(errors: Iterable[OctogenError]) -> OctogenError | None:
-    """Return the first error other than a shop that Octogen does not cover."""
+    """Return the first error that does not report a shop outside Octogen's coverage."""
     for error in errors:
         if not (isinstance(error, OctogenNotFoundError) and error.detail == "domain_not_covered"):
             return error

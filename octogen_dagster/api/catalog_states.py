@@ -64,8 +64,8 @@ class CatalogList:
     Attributes:
         catalogs: The catalogs.
         warnings: A log line for each part of the source that could not be used.
-        failure: The temporary error that left catalogs out; None if there was no such error.
-        shops_left_out: By host, why each omitted shop has no catalogs in the list.
+        failure: The temporary error that prevented some catalogs from being listed, or None.
+        shops_left_out: The shops without catalogs in the list: the reason for each shop, by host.
     """
 
     catalogs: Sequence[CatalogState]

@@ -84,10 +84,12 @@ class OctogenClient:
             `OCTOGEN_PLATFORM_API_KEY` or `OCTO_API_KEY`, in this order.
         base_url: The API's base URL: https, or http on this machine. Defaults to
             `OCTOGEN_BASE_URL`, then the API at `OCTOGEN_HOST`, then Octogen's API.
-        timeout: Seconds for one attempt, up to the response's last byte. A `Timeout` from httpx or
-            httpx2, including `http_client`'s, limits each phase instead.
+        timeout: Seconds for one attempt, up to the response's last byte. If it is a `Timeout` from
+            httpx or httpx2, or if `http_client` has one, it limits each phase of an attempt
+            instead.
         http_client: An httpx or httpx2 client to send requests with. Defaults to a new httpx
-            client. A client that you pass stays open, and errors contain its library's `response`.
+            client. A client that you pass is not closed, and the `response` in errors is an object
+            from its library.
         retry: The retry settings; `deadline` limits all attempts together.
         rate_limiter: Paces reads of many pages. Concurrent clients can share one.
         spending: Counts and limits costs. Clients can share one.
@@ -152,7 +154,7 @@ class OctogenClient:
         """List the catalogs granted to the API key; the list can be empty.
 
         Raises:
-            OctogenNotFoundError: The service does not list catalogs, like Octogen's current one.
+            OctogenNotFoundError: The service does not list catalogs. Octogen's current one doesn't.
             OctogenError: The request failed for another reason.
         """
         return await self._driver.run(list_catalogs_flow(self._service))
@@ -163,7 +165,7 @@ class OctogenClient:
         This sends the same request as `list_catalogs` but decodes the response faster.
 
         Raises:
-            OctogenNotFoundError: The service does not list catalogs, like Octogen's current one.
+            OctogenNotFoundError: The service does not list catalogs. Octogen's current one doesn't.
             OctogenError: The request failed for another reason.
         """
         return parsed_catalog_list(await self._driver.run(catalogs_flow(self._service)), CATALOGS)
@@ -181,7 +183,7 @@ class OctogenClient:
 
         Args:
             host: The host, such as "shop.example".
-            paced: Whether the request waits for the rate limiter. Use it for many hosts.
+            paced: True to wait for the rate limiter before the request. Use it for many hosts.
 
         Raises:
             ValueError: The host is empty.
@@ -196,7 +198,8 @@ class OctogenClient:
 
         The result is a lower bound. The service counts products by top-level category, so it misses
         products without a category and those outside its 1,000 largest categories. Keywords do not
-        filter the count, but the filters that Octogen derives from `q` do if `understand` is true.
+        affect the count. If `understand` is true, the filters that Octogen derives from `q` affect
+        it.
 
         Args:
             filters: The search, such as a `ProductSearch`.
@@ -231,8 +234,8 @@ class OctogenClient:
 
         Args:
             **page: The filters of a `ProductSearch`, and:
-                `catalog` or `catalogs`: One key or up to 500; defaults to all catalogs that the API
-                key can search.
+                `catalog` or `catalogs`: One key, or a list of up to 500 keys; defaults to all
+                catalogs that the API key can search.
                 `cursor`: The previous page's `next_cursor`; leave all other arguments unchanged.
                 `limit`: Products per page, from 1 to 100; defaults to 50.
 
@@ -250,7 +253,8 @@ class OctogenClient:
     ) -> AsyncIterator[MerchantProductListPage]:
         """Read all pages of a search, skipping products from earlier pages.
 
-        If a later page repeats page 1's products, page 1 is requested again at the end to compare.
+        If a later page repeats page 1's products, page 1 is requested again at the end and compared
+        with the first response.
 
         Args:
             **search: The arguments of `search_products`, except `cursor`. `limit` defaults to 100.

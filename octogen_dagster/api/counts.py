@@ -21,7 +21,7 @@ class Count(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """A read's counts and warnings, and the catalogs of each host that has more than one."""
+    """A read's product counts, its warnings, and the catalogs of each host with several."""
 
     counts: Sequence[Count]
     warnings: Sequence[str]
@@ -33,8 +33,9 @@ def count_read(
 ) -> Counts:
     """Count the products in a search, or in whole catalogs given by key or by shop host.
 
-    A search gets one count, or one count per catalog if a host has several. Without catalogs and
-    hosts, everything is counted. If none of the hosts has a catalog, there are no counts.
+    The result has one count for a search, or one count per catalog if a host has several catalogs.
+    Without catalogs and hosts, all catalogs are counted. If none of the hosts has a catalog, the
+    result has no counts.
     """
     states: list[CatalogState] = []
     warnings: list[str] = []

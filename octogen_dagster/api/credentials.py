@@ -1,4 +1,7 @@
-"""The API key, which stays out of messages, pickles and responses, and the URLs it is sent to."""
+"""The API key and the URLs it is sent to.
+
+The key never appears in messages, pickles or responses.
+"""
 
 from __future__ import annotations
 
@@ -102,7 +105,7 @@ class ApiKey:
 
 
 def parsed_word(value: object) -> SecretStr | None:
-    """Return the text without surrounding spaces; None unless it is one printable ASCII word."""
+    """Strip surrounding spaces; return None if the rest is not one printable ASCII word."""
     from pydantic import SecretStr
 
     text = value.strip() if isinstance(value, str) else ""
@@ -126,8 +129,8 @@ def key_mask(api_key: str | None) -> Callable[[str], str]:
 def warn_of_written_key(api_key: str) -> None:
     """Warn once if an API key is hard-coded.
 
-    A key that is also in the environment came from there, because Dagster resolves `EnvVar` when it
-    creates resources in a run. Sandbox keys are not secret.
+    If the key is also in the environment, it is not hard-coded, because Dagster resolves `EnvVar`
+    when it creates resources in a run. Sandbox keys are not secret.
     """
     is_key = masked_keys(api_key) != api_key and not api_key.startswith(_SANDBOX_KEYS)
     if is_key and api_key not in os.environ.values():
@@ -222,7 +225,8 @@ def checked_base_url(base_url: str, masked: Callable[[str], str] = masked_keys) 
     """Check the API's base URL and remove its trailing slash.
 
     The URL needs a scheme and a host, must not contain credentials or a query, and must not send
-    the key over plain HTTP to another machine. `masked` hides keys in texts; messages show none.
+    the key over plain HTTP to another machine. `masked` replaces keys in text, so that error
+    messages never show one.
     """
     if masked(base_url) != base_url:
         raise ValueError("base_url contains an API key. Remove it, and pass the key as api_key.")
@@ -252,7 +256,7 @@ def checked_url(url: str, setting: str) -> str:
 def may_use_proxy(url: str) -> bool:
     """True if requests to the URL can use a proxy from the environment.
 
-    Plain HTTP never leaves this machine, and a proxy would see the key.
+    Plain HTTP uses no proxy: it is allowed only to this machine, and a proxy would see the key.
     """
     return url.lower().startswith("https:")
 

@@ -40,7 +40,7 @@ def phases_of(timeout: float | httpx.Timeout | httpx2.Timeout) -> dict[str, Any]
 
 
 class AsyncDriver:
-    """Runs a service's flows with an HTTP client, which it closes unless one was passed."""
+    """Runs a service's flows with an HTTP client. Closes the client unless the caller passed it."""
 
     def __init__(
         self,
@@ -148,7 +148,7 @@ class AsyncDriver:
 
 
 async def _trace(charge: Charge, event: str, info: dict[str, Any]) -> None:
-    """Record whether the transport has sent the request; while connecting, it has not."""
+    """Record when the transport starts to send the request; while it connects, nothing is sent."""
     if event.startswith("connection."):
         charge.is_sent = False
     elif event.endswith("send_request_headers.started"):

@@ -116,14 +116,14 @@ class FacetCount(ResponseModel):
 
 
 class FacetCounts(ResponseModel):
-    """The response to `count_request`, with its single facet."""
+    """The response to `count_request`, which has only the requested facet."""
 
     facets: list[FacetCount] = Field(min_length=1, max_length=1)
 
     def products(self, filters: SearchFilters) -> int:
         """Add up the products in all categories that the search includes.
 
-        The service ignores the search's filters on the facet it counts.
+        When the service counts a facet's values, it ignores the search's filters on that facet.
         """
         wanted, unwanted = _categories(filters.facets), _categories(filters.exclude_facets)
         return sum(
@@ -137,8 +137,8 @@ class FacetCounts(ResponseModel):
 def count_request(filters: SearchFilters, catalogs: Sequence[str] = ()) -> dict[str, Any]:
     """Return the body for `POST /products/facet-counts` that counts by top-level category.
 
-    The service derives filters from the request's keywords, so they are included only if the search
-    derives filters too. The keywords themselves do not filter the counts.
+    Keywords do not filter the counts, but the service derives filters from them. Therefore the
+    request includes keywords only if the search derives filters too.
     """
     if isinstance(catalogs, str):
         raise ValueError(

@@ -68,7 +68,7 @@ class Wait(NamedTuple):
 
 @dataclass(slots=True)
 class RequestStatistics:
-    """A client's statistics: requests including retries, retries, and waits for the rate limit."""
+    """A client's requests (including retries), its retries, and its waits for the rate limit."""
 
     requests: int = 0
     retries: int = 0
@@ -87,7 +87,7 @@ class RequestStatistics:
 Flow: TypeAlias = Generator[Send | Wait, Response | TransportError | None, T]
 
 LONG_WAIT = 5.0
-"""Seconds that a read waits before it logs: in total for the rate limit, or for one retry."""
+"""Longer waits are logged: a single retry's delay, or all waits for the rate limit together."""
 _RETRIED = (OctogenConnectionError, OctogenRateLimitError, OctogenServerError)
 
 

@@ -92,10 +92,10 @@ def parsed_headers(lines: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
 
 
 def is_cut_off(headers: Mapping[str, str], body: bytes) -> bool:
-    """True if a JSON body is truncated and the client could not detect it from the length.
+    """True if a JSON body is truncated but its length did not reveal this to the client.
 
-    Without a length, a closed connection ends the body. The same is true of compressed bodies,
-    because clients do not check for the end of the compressed stream.
+    Without a length, a closed connection looks like the end of the body. A truncated compressed
+    body goes unnoticed too, because clients do not check for the end of the compressed stream.
     """
     has_length = "content-length" in headers or "transfer-encoding" in headers
     if not body or (has_length and "content-encoding" not in headers):

@@ -106,10 +106,12 @@ Image = Annotated[ProductImage, BeforeValidator(_as_image)]
 
 
 class MerchantProductListItem(ResponseModel):
-    """A product on a search page. Only the current generation has the fields after `is_active`.
+    """A product on a search page.
 
-    `is_active` defaults to true if the service omits it. If the service sends null, it is None:
-    unknown.
+    Only the current contract generation sends the fields after `is_active`.
+
+    `is_active` defaults to true if the service omits it. If the service sends null, it is None,
+    which means unknown.
     """
 
     uuid: str = Field(min_length=1)
@@ -345,7 +347,7 @@ class MerchantProductView(MerchantProductListItem):
 
 
 class ProductResolution(ResponseModel):
-    """How the service read a product outside the index from its page."""
+    """How the service read a product from the merchant's page if the index does not have it."""
 
     method: str | None = None
     completeness: str | None = None

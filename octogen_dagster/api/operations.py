@@ -39,7 +39,7 @@ _LOOKUP_OPTIONS = {"resolutionMode": "index_only", "matchMode": "strict"}
 def search_flow(
     service: Service, body: Mapping[str, Any], subject: str, *, paced: bool = False
 ) -> Flow[Response]:
-    """Request one search page in the contract generation of the service.
+    """Request one search page in the form that the service's contract generation expects.
 
     The seed generation takes one key as `catalog`, the current one a list as `catalogs`. The seed
     generation rejects `understand` and never interprets keywords; the current one interprets them

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Turn(NamedTuple):
     """The state of the concurrency limit when a request was sent.
 
-    `is_late` is true if requests from before the last halving were still in flight.
+    `is_late` is true if requests sent before the limit was last halved were still in flight.
     """
 
     halvings: int

@@ -19,7 +19,7 @@ MAX_PRODUCTS = 10_000_000
 MAX_COUNT_RATIO = 3
 """Limit for the products in a catalog, as a multiple of the expected number."""
 MAX_ROWS_PER_PRODUCT = 100
-"""Limit for the rows per counted product until a complete read has shown the ratio.
+"""Limit for rows per counted product, until a complete read has shown the actual ratio.
 
 The source might count product groups while a search lists their variants.
 """

@@ -125,7 +125,8 @@ Text = Annotated[
 class Facet(BaseModel):
     """A filter for products whose facet `name` has any of `values`, ignoring case.
 
-    `name` can be any product attribute, so a name that resembles a `FacetName` only warns.
+    `name` can be any product attribute. A name that only resembles a `FacetName` is therefore
+    accepted with a warning.
 
     Raises:
         pydantic.ValidationError: The name or the list of values is empty, or a value is invalid for
@@ -158,7 +159,7 @@ class Facet(BaseModel):
 
 
 def _check_values(name: str, values: Iterable[str]) -> None:
-    """Raise if a facet with fixed values lacks a value, and suggest similar ones."""
+    """Raise if a value is not one of the facet's fixed values, and suggest similar ones."""
     if name not in _CLOSED:
         return
     by_lower = {value.lower(): value for value in _CLOSED[name]}
@@ -326,7 +327,7 @@ class SearchRequest(SearchFilters):
 
     @classmethod
     def of(cls, **arguments: Unpack[SearchArguments]) -> Self:
-        """Create a request from keyword arguments; None counts as not set."""
+        """Create a request from the keyword arguments that are not None."""
         given = {
             name: value
             for name, value in arguments.items()
@@ -401,14 +402,14 @@ def shows_arguments(function: _Function) -> _Function:
 
 
 class ProductSearch(SearchFilters):
-    """A search that reads its full result.
+    """A search whose full result is read.
 
     Without `catalogs`, the search reads every catalog in `OctogenResource(catalog_source=...)`,
     which defaults to the catalogs granted to the API key.
 
     `max_products` caps the result. If the search or the source names catalogs, they are read in
-    order until there are enough products. For granted catalogs, and for filters on up to 500 named
-    catalogs, the result contains the products that the service ranks highest.
+    order until there are enough products. For granted catalogs, and for a search with filters in up
+    to 500 named catalogs, the result contains the products that the service ranks highest.
 
     Raises:
         pydantic.ValidationError: A field is out of range; the message names the field.

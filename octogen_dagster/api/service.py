@@ -40,7 +40,7 @@ class ServiceLog(OnceLog):
 
 
 class Refused(dict[str, frozenset[str]]):
-    """By operation, the fields that the service rejects, as learned from its responses.
+    """The fields that the service rejects in each operation, learned from its responses.
 
     `learning` maps each operation to a future that its first request resolves. Copies and pickles
     start empty.
@@ -107,7 +107,7 @@ class Service:
         return replace(self, log=ServiceLog(warn))
 
     def keeping_connections(self) -> Self:
-        """Return the service, keeping connections open between reads."""
+        """Return a copy of the service that keeps connections open between reads."""
         return replace(self, idle=IdleConnections())
 
     def for_execution(self, warn: Callable[[str], None]) -> Self:

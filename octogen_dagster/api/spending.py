@@ -59,10 +59,11 @@ class Prices:
 class Spending:
     """Counts charges and rejects any request that would exceed the budget.
 
-    All threads that use a service share one instance, which can be part of a parent. A request
-    reserves its price before it is sent, so concurrent requests cannot exceed the budget together.
-    Responses with a 2xx status are charged, even if the body is truncated; other statuses are free.
-    A request without a response keeps its reservation, because the service might have charged it.
+    All threads that use a service share one instance. An instance can be part of another one, whose
+    budget then applies as well. A request reserves its price before it is sent, so concurrent
+    requests cannot exceed the budget together. Responses with a 2xx status are charged, even if the
+    body is truncated; other statuses are free. A request without a response keeps its reservation,
+    because the service might have charged it.
 
     Attributes:
         requests: Requests sent, including retries.
@@ -128,7 +129,7 @@ class Spending:
         return Spending(self.prices, self.budget_usd, parent=self)
 
     def raise_to(self, spent_usd: Decimal, possibly_charged_usd: Decimal) -> None:
-        """Raise the totals to those of all processes that share the budget."""
+        """Raise the totals to the sums over all processes that share the budget."""
         with self._lock:
             self.spent_usd = max(self.spent_usd, spent_usd)
             self.possibly_charged_usd = max(self.possibly_charged_usd, possibly_charged_usd)

@@ -243,7 +243,7 @@ def remove_urls_flow(
 def check_urls_flow(
     service: Service, url_list_id: str, urls: Sequence[str]
 ) -> Flow[CoverageContainsResponse]:
-    """Check which URLs a list has."""
+    """Check which of the URLs are in a list."""
     path, body = f"{_path(url_list_id)}/urls/contains", _urls_body(urls)
     subject = f"Checking URL list {url_list_id!r}"
     return (
