@@ -1,1 +1,1 @@
-"""How a search is read: pages of the service become a frame of Polars. Knows no Dagster."""
+"""Reads searches: turns the service's pages into Polars frames. Does not depend on Dagster."""

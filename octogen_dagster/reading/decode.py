@@ -119,7 +119,7 @@ def _parsed_lookup(content: bytes) -> Any:
 
 
 def _checked(table: Table, parse: Callable[[bytes], _T], response: Response, subject: str) -> _T:
-    """Parse a response strictly; on failure use its model, which converts "12.5" to a price."""
+    """Parse a response strictly; if this fails, use its model, which converts "12.5" to a price."""
     try:
         return parse(response.content)
     except _UNREADABLE:
@@ -215,7 +215,7 @@ _Fields = list[tuple[pl.Field, pl.Field]]
 
 
 def _fields(of: JsonType, names: Collection[str]) -> _Fields:
-    """Return the fields of an object, or of a list's objects, as in JSON and as columns."""
+    """Return (JSON field, column) pairs for the named fields of an object, or of a list of them."""
     wire: Any
     dtype: Any
     wire, dtype = (getattr(each, "inner", each) for each in (of.wire, of.dtype))

@@ -1,4 +1,4 @@
-"""Executes a read plan: walks become frames without duplicate products.
+"""Executes a read plan: reads the pages of each walk and yields frames without duplicates.
 
 A read is complete or it fails. Page order is checked while pages arrive (`api.paging`). The final
 checks are that no catalog was indexed during the read, and that the walks of a split catalog
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from octogen_dagster.reading.plan import ReadPlan
 
 _MAX_BATCHES_AHEAD = 1
-"""Queued batches, in addition to one per thread; a query that ends early has paid for them."""
+"""The queue's size, besides one batch per thread; a query that ends early wastes these batches."""
 _FEW = 10
-"""Tolerated duplicates: a product whose brand changes during the read can be in two walks."""
+"""The tolerated duplicates: a product whose brand changes during the read can be in two walks."""
 _MAX_SHARE_TWICE = 0.01
 _MIN_SHARE_OF_COUNT = 0.98
 _MAX_RECENT = 1 << 17
-"""A set lookup is ten times faster, but takes about 70 bytes per product."""
+"""The maximum set size: a set is ten times faster, but takes about 70 bytes per product."""
 
 
 class IndexedAgainError(OctogenPagingError):
@@ -102,7 +102,7 @@ class CatalogProducts:
         self._count = 0
 
     def add(self, read: WalkRead, uuids: Sequence[str]) -> tuple[pl.Series, pl.Series]:
-        """Add products, and return Boolean masks: new to the catalog, and new to the walk."""
+        """Add products, and return two Boolean masks: new to the catalog, and new to the walk."""
         new = self._all.add(uuids)
         if not self._walk.part:
             return new, new
@@ -126,9 +126,9 @@ class CatalogProducts:
     def _check_count(self, client: BlockingClient) -> None:
         """Check that at most a few products are missing.
 
-        The source's count can be days old, and until a first read it is unknown how many rows each
-        counted product has. If the source has no count, the latest snapshot gives the expected
-        rows and shows whether the service counts rows.
+        The source's count can be days old. Before the first read, the number of rows per counted
+        product is unknown. If the source has no count, the latest snapshot provides the expected
+        number of rows, and shows whether the service counts rows.
         """
         by_source = self._walk.expected_rows
         in_snapshot = sum(read.walk.part.products for read in self.reads if read.walk.part)

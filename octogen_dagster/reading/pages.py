@@ -1,10 +1,12 @@
 """PageStore: saves the pages of a read, so that the next run can resume after a crash.
 
-Saved pages are addressed by content. A walk's folder is `{search}{part}/{indexed_at}`, so pages for
-another search, service or catalog state are never found. A segment of consecutive pages is named
-`{page}-{before}-{own}`: the number of pages before it, the previous segment's digest, and its own
-digest, which covers both. A listing is enough to reconstruct the chains, concurrent runs write
-chains that cannot mix, and a damaged segment only ends its chain. No locks or other records exist.
+Each walk has a folder named `{search}{part}/{indexed_at}`, so a read never finds pages for another
+search, service or catalog state. Consecutive pages are stored in one file, called a segment.
+
+A segment is named `{page}-{before}-{own}`: the number of pages that precede it, the previous
+segment's digest, and its own digest, which covers both. The names are enough to put segments in
+order, and segments from concurrent runs cannot mix. If a segment is damaged, only the ones before
+it are used. No locks or other records are needed.
 """
 
 from __future__ import annotations
@@ -38,13 +40,13 @@ PAGES_PER_SEGMENT = 12
 _FORMAT = f"2 {ProductPage.__struct_config__.tag}"
 _MAX_SEGMENT_BYTES = 4 << 20
 _MAX_SHARE_LOST = 0.05
-"""The minimum segment size, as a share of the walk's pages so far; always 1 to 12 pages."""
+"""The minimum segment size as a share of the walk's pages so far, limited to 1 to 12 pages."""
 _MAX_AGE = timedelta(days=1)
-"""Older pages cannot belong to a running read; their folder is removed."""
+"""Pages older than this cannot belong to a running read, so their folder is removed."""
 _ZSTD_LEVEL = 1
 _HALF = 16
 _ROOT = "0" * 32
-"""The first segment has no previous one; this digest stands in for it."""
+"""Used instead of the previous segment's digest in the first segment's name."""
 _FOLDER = re.compile(
     rf"(?P<search>[0-9a-f]{{{_HALF}}})(?P<part>[0-9a-f]{{{_HALF}}})/(?P<indexed_at>[^/]+)/[^/]+"
 )
@@ -52,7 +54,7 @@ _NAME = re.compile(r"(?P<page>\d{6,})-(?P<before>[0-9a-f]{32})-(?P<own>[0-9a-f]{
 
 
 class WalkKey(NamedTuple):
-    """A walk's identity: digests for service and search and for the part, and the index time."""
+    """Identifies a walk by two digests (service and search, and part) and the index time."""
 
     search: str
     part: str  # which differs between runs
@@ -82,9 +84,10 @@ def walk_key(
 
 
 class _Segment(msgspec.Struct, array_like=True):
-    """A file's content. Pages are compressed separately, so only one is in memory at a time.
+    """A segment's content. Pages are compressed separately, so only one is in memory at a time.
 
-    `started_at` is when the read that saved it began; `after` is its first page's cursor.
+    `started_at` is when the read that saved the segment began. `after` is the cursor of the
+    segment's first page.
     """
 
     generation: str
@@ -97,7 +100,7 @@ class _Segment(msgspec.Struct, array_like=True):
 
 
 class _Name(NamedTuple):
-    """A segment's name: the number of pages before it, the previous digest, and its own digest."""
+    """A segment's name: the pages that precede it, the previous segment's digest, and its own."""
 
     page: int
     before: str
@@ -112,7 +115,7 @@ class _Name(NamedTuple):
 
 
 class PageStore:
-    """One asset's saved pages during one read, in a folder created with the first segment.
+    """An asset's saved pages during one read. Saving the first segment creates the folder.
 
     `scope` identifies the snapshot, such as its partition. Pages older than `resume_within` are not
     resumed; with 0, no pages are saved. If pages cannot be saved, `warn` is called once.
@@ -304,7 +307,7 @@ class SavedWalk:
             self._wait()
 
     def __iter__(self) -> Iterator[ProductPage]:
-        """Yield the pages from earlier runs; `resumed` is below `pages` if some are damaged."""
+        """Yield the pages from earlier runs. If some are damaged, `resumed` stays below `pages`."""
         for name in self._chain:
             segment = self._store.read(self.key, name)
             if segment is None:

@@ -1,8 +1,8 @@
 """Splits a catalog into parts by brand. No I/O.
 
 Each part includes some brands and excludes the brands in earlier parts. The remainder excludes all
-named brands and includes products without a brand. So each product is in exactly one part, by logic
-alone: wrong brand names or sizes only make the parts uneven.
+named brands and includes products without a brand. So each product is in exactly one part, even if
+brand names or sizes are wrong. Wrong ones only make the parts uneven.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def partition(
     """Split a catalog into at most `walks` parts of similar size, largest first.
 
     `brands` maps brands to product numbers. The result is empty if one part would have most of the
-    catalog. With more parts than `threads`, their number is a multiple of `threads`, so that no
-    thread has one part more than the others.
+    catalog. If there are more parts than `threads`, their number is a multiple of `threads`, so
+    that all threads read the same number of parts.
     """
     named = Counter(_by_spelling(brands)).most_common(MAX_BRANDS)
     unnamed = max(0, products - sum(size for _, size in named))

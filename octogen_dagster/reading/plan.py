@@ -2,9 +2,9 @@
 
 In the current API generation, a filtered search can name up to 500 catalogs in one request, so ten
 hits in 200 shops cost one page instead of 200. Whole catalogs are read in one walk each. A large
-catalog is split by the brands in its latest snapshot (`partition`) if the service can count its
-products, which shows at the end whether any are missing. Plans do not depend on the clock, so that
-a retry finds each walk's saved pages.
+catalog is split by the brands in its latest snapshot (`partition`). The service must be able to
+count the catalog's products, because the count shows at the end whether any are missing. Plans do
+not depend on the clock, so that a retry finds each walk's saved pages.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class ReadPlan:
         return f"{subject}: {estimate}{more}."
 
     def small_page_warning(self, service: CatalogService) -> str | None:
-        """Warn that smaller pages cost more; None if they do not."""
+        """Return a warning if pages below the maximum size make the read cost more."""
         page_size = self.search.page_size
         if page_size >= MAX_PAGE_SIZE or not service.spending.prices.search_page_usd:
             return None
@@ -108,7 +108,7 @@ class ReadPlan:
 
     @property
     def whole_catalogs(self) -> list[Walk]:
-        """One walk for each catalog, even if it is split."""
+        """One unsplit walk for each catalog."""
         return list({walk.catalog: walk for walk in self.walks}.values())
 
 
@@ -121,11 +121,11 @@ def plan_walks(
     source_is_granted: bool,
     merges: bool = True,
 ) -> list[Walk]:
-    """Plan one walk for each catalog, or one walk for many, in order.
+    """Plan one walk for each catalog, or one walk for many, in reading order.
 
-    `listed` are the source's catalogs, if a list exists and is needed. Without `merges`, catalogs
-    are read one after another even if the search has filters: a query's filter must not change the
-    order.
+    `listed` contains the source's catalogs if a list exists and is needed. Without `merges`, each
+    catalog gets a separate walk even if the search has filters, so that a query's filter does not
+    change the order of the rows.
     """
     named = {*search.catalogs}
     known = {state.catalog: state for state in listed or () if state.catalog in named}
@@ -153,7 +153,7 @@ def plan_walks(
 
 
 def reads_list(search: ProductSearch, *, source_is_granted: bool) -> bool:
-    """True if the source's catalogs are read.
+    """True if the read needs the list of the source's catalogs.
 
     A capped search over all granted catalogs is one request, so that the best products come first.
     """
@@ -171,7 +171,7 @@ def _takes_many(
     """True if the service accepts several catalogs in one request, as the current generation does.
 
     Only the seed generation lists index times. If the generation is unknown, a free count request
-    finds out: the seed generation cannot count.
+    determines it, because the seed generation cannot count.
     """
     if _is_current(client):
         return True
@@ -199,7 +199,7 @@ def list_for(
     capped: bool = False,
     is_of_run: bool = False,
 ) -> Sequence[CatalogState] | None:
-    """List the source's catalogs; None if it has no list and none is needed.
+    """List the source's catalogs; None if the source has no list and the read needs no list.
 
     `capped` means that the query needs only some rows; `is_of_run` shares one list across a run's
     reads.
@@ -325,7 +325,7 @@ def plan_with_store(
     client: BlockingClient,
     log: Log,
 ) -> ReadPlan:
-    """Plan a read that saves its pages, from each catalog's walks."""
+    """Plan a read that resumes the catalogs' walks from saved pages and saves further pages."""
     store.begin()
     walks = in_reading_order([resumed(walks, store, client, log) for walks in catalogs])
     began = [walk.saved.started_at for walk in walks if walk.saved and walk.saved.pages]
@@ -333,7 +333,11 @@ def plan_with_store(
 
 
 def _products(walk: Walk, search: ProductSearch, brands: SnapshotBrands) -> int:
-    """Return the expected products, from the latest snapshot because a retry finds it too."""
+    """Return the expected number of products.
+
+    It comes from the latest snapshot, which a retry reads as well, so that both split the catalog
+    in the same way.
+    """
     expected = walk.expected_rows
     if expected is not None and 2 * expected < MIN_PAGES * search.page_size:
         return expected

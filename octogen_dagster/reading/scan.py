@@ -84,7 +84,7 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 _NOWHERE = SnapshotTarget(_LOGGER.info, _LOGGER.warning)
 _MANY_MORE = 1.5
-"""More rows per counted product than catalog growth can explain."""
+"""The rows per counted product above which a warning is logged: growth cannot explain more."""
 _BAR_SECONDS = 0.5
 """The time between two updates of the progress bar."""
 _SHRINKING_CAUSES = (
@@ -114,8 +114,8 @@ class ProductScan:
             snapshot's rows. Smaller ones are not published; 0 publishes any, even an empty one.
             Searches with filters have no minimum.
         progress: True to show a progress bar in a terminal or a notebook during execution.
-        explain: When storing a snapshot, maps an error about an empty or missing catalog to the
-            error to raise instead; None keeps the original.
+        explain: Called with an error about an empty or missing catalog while a snapshot is read.
+            Returns the error to raise instead. None raises the original error.
         clock: Returns the current time, in UTC.
 
     Attributes:
@@ -180,7 +180,7 @@ class ProductScan:
 
     @contextlib.contextmanager
     def reading(self, target: SnapshotTarget, stop: threading.Event) -> Iterator[Reading]:
-        """Open a reading to be stored in a target, with saved pages beside it."""
+        """Open a read whose rows are stored in a target, with saved pages beside the target."""
         metrics = ProductMetrics()
         pages = None
         if target.store:
@@ -392,7 +392,7 @@ def scan_products(
     Pages stream through the query, so `sink_parquet` needs little memory for any size. It buffers
     one row group at a time; `row_group_size=20_000`, as in snapshots, needs the least. Column
     projection, `head`, bounds on `current_price` and equality or `is_in` on `catalog_key` are
-    pushed down to the service. The result stays the same.
+    pushed down to the service. The result is the same as without pushdown.
 
     Each `collect` reads the products again and is charged again. A frame that occurs several times
     in a query, such as one joined with its own aggregate, is read once. If the occurrences need
@@ -417,8 +417,9 @@ def scan_products(
             on stderr if it is a terminal, or in a notebook cell.
 
     Returns:
-        Columns as in `PRODUCT_SCHEMA`, without duplicate products. A catalog read in one walk keeps
-        the service's order; one read in several walks has no defined order.
+        Columns as in `PRODUCT_SCHEMA`, without duplicate products. Products of a catalog that is
+        read in one walk are in the service's order. A catalog that is read in several walks has no
+        defined order.
 
     Raises:
         MissingAPIKeyError: No API key was found. Raised immediately.

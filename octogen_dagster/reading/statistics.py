@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from octogen_dagster.reading.decode import ProductPage
 
 _SPEED_SECONDS = 60.0
-"""Speed is measured over the last minute: saved pages can make the start look fast."""
+"""Speed is measured over the last minute, because saved pages can make the start look fast."""
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _MIN_PLOTTED_FRACTION = 0.05
 """The minimum share of products in a currency for plotting its median price."""
@@ -96,7 +96,7 @@ class ReadStatistics:
     def cost_metrics(self, price_usd: float, saved_requests: int) -> Metrics:
         """Return the cost metrics by name; empty if `price_usd` per request is 0.
 
-        `saved_requests` were paid for by earlier runs.
+        `saved_requests` is the number of requests that earlier runs paid for.
         """
         if not price_usd:
             return {}
@@ -222,10 +222,10 @@ class ProductMetrics:
 
     `null_fractions` has every column with nulls. `price_quantiles` has the five currencies with the
     most products, because prices in different currencies cannot be compared. A currency with at
-    least 5 % of the products also gets a sparkline in `price_lines`, which shows the distribution
-    between the first and the last quantile, and its median as a separate number: `price_p50_eur`,
-    or `price_p50_no_currency` for products without a currency. The most frequent currency comes
-    first, and Dagster plots it.
+    least 5 % of the products also gets a sparkline in `price_lines` and a separate number for its
+    median. The sparkline shows the distribution between the first and the last quantile. The median
+    is named `price_p50_eur`, for example, or `price_p50_no_currency` for products without a
+    currency. The most frequent currency comes first, and Dagster plots it.
     """
 
     def __init__(self) -> None:

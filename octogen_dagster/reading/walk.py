@@ -39,10 +39,11 @@ _MAX_BATCH_BYTES = 1_000_000
 
 @dataclass(frozen=True, eq=False)
 class Walk:
-    """One walk through a search's pages.
+    """One walk: a pass through a search's pages, from page 1 to the last.
 
-    `rows_per_product` is the latest snapshot's ratio between rows and products counted by the
-    source, for a walk of one catalog: a source can count groups of the products a search lists.
+    For a walk of one catalog, `rows_per_product` is the latest snapshot's number of rows divided by
+    the source's product count. The source might count product groups, while a search lists each
+    product in a group.
     """
 
     request: SearchRequest  # for page 1
@@ -59,7 +60,7 @@ class Walk:
 
     @property
     def last_indexed_at(self) -> datetime | None:
-        """The latest index time in its catalogs; None if any is unknown."""
+        """The latest index time of the walk's catalogs; None if any of them is unknown."""
         times = [state.last_indexed_at for state in self.catalogs]
         return max(filter(None, times), default=None) if all(times) else None
 
@@ -92,10 +93,11 @@ class NotResumableError(Exception):
 def resumed(
     walks: Sequence[Walk], store: PageStore, client: BlockingClient, log: Callable[[str], None]
 ) -> list[Walk]:
-    """Return one catalog's walks with their saved pages and the pages that follow.
+    """Return one catalog's walks, each with its saved pages and the page after them.
 
     A walk without usable saved pages starts from page 1. If the service does not report index
-    times, all walks restart when one walk's pages have changed, since they must not mix states.
+    times, all walks restart if one walk's pages have changed, because the walks must read the same
+    state of the catalog.
     """
     resumed = []
     # The last pages of several walks show as much as the first and last page of one.
@@ -141,8 +143,8 @@ def _next_page(
 ) -> ProductPage | None:
     """Request the page after the saved ones; None if the last page was saved.
 
-    If the service does not report index times, the last saved page is requested and compared too,
-    and with `compares_first` also the first one.
+    If the service does not report index times, the last saved page is requested again and compared.
+    With `compares_first`, the first page is compared as well.
     """
     first, last = saved.first, saved.last
     assert first
@@ -178,7 +180,7 @@ def _next_page(
 
 
 def _are_equal(saved: ProductPage, now: ProductPage, catalog: str | None) -> bool:
-    """True if two pages have the same rows, ignoring scores, and agree on being the last page."""
+    """True if two pages have the same rows, ignoring scores, and both or neither is the last."""
     columns = PRODUCT_SCHEMA.keys() - _SCORES
     before, after = (product_frame([page], columns, catalog, datetime.min) for page in (saved, now))
     return bool(now.next_cursor) == bool(saved.next_cursor) and before.equals(after)
@@ -191,7 +193,7 @@ def _requested(
     first: ProductPage,
     client: BlockingClient,
 ) -> ProductPage:
-    """Request a page, and check that the search is interpreted as on the saved page 1."""
+    """Request a page, and check that the service still interprets the search as on saved page 1."""
     request = walk.request.following(cursor) if cursor else walk.request
     page = client.page(request, walk.subject, number, read_page)
     if not is_same(page.effective_query, first.effective_query):
@@ -314,7 +316,7 @@ class WalkRead:
     def _require_products(self, page: ProductPage) -> None:
         """Reject a catalog without products, unless the source counts 0.
 
-        Unknown catalog keys return the same response.
+        The service sends the same response for an unknown catalog key.
         """
         if page.uuids or page.next_cursor or self.tracker.pages > 1:
             return
