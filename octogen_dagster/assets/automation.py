@@ -9,7 +9,7 @@ Condition = dg.AutomationCondition[dg.AssetKey]
 SNAPSHOT_TAG = "octogen/snapshot"
 """The tag on assets whose data version changes only with their rows.
 
-Kinds cannot mark them, because a user can replace those.
+Kinds cannot serve as this mark, because a user can replace an asset's kinds.
 """
 
 
@@ -69,7 +69,8 @@ def _any_deps_changed(where: Any) -> Any:
 def _until_updated(begins: Any, goes_on: Any) -> Any:
     """True from the tick when `begins` holds until an update is seen, or while `goes_on` holds.
 
-    `since` ignores its trigger in the tick that resets it, so the reset comes one tick later.
+    `since` ignores a trigger in the tick that resets it. Therefore, the reset is delayed by one
+    tick.
     """
     after_update = (~dg.AutomationCondition.newly_updated()).newly_true()
     return begins.since(after_update & ~goes_on)
@@ -89,7 +90,8 @@ def wait_only_for_latest(condition: Condition) -> Condition:
 def wait_for_history(condition: Condition, products: dg.AssetKey) -> Condition:
     """Make a condition wait until the history has read a partition's products.
 
-    A catalog has one history for all times, so it can exist before a partition does.
+    A catalog has one history for all times, so the history can exist before a new partition's
+    products have been read.
     """
     of_products = dg.AssetSelection.assets(products)
     missing: Any = dg.AutomationCondition.any_deps_missing()

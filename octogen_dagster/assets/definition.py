@@ -71,7 +71,7 @@ _BUILDERS = {
     "price_list": "build_history_asset",
     "url_list": "build_url_list_asset",
 }
-"""The builder whose assets an argument accepts; any other argument accepts products."""
+"""For each argument, the builder of the assets it accepts. Other arguments accept products."""
 
 
 def require_asset(asset: object, argument: str) -> None:
@@ -81,8 +81,9 @@ def require_asset(asset: object, argument: str) -> None:
         text = f"pass what a builder such as {builder} returns"
         if isinstance(asset, dg.AssetKey):
             text += (
-                "; an asset of a YAML file is context.build_defs(FOLDER).get_assets_def(KEY) in a "
-                "function with @dagster.definitions"
+                ". For an asset from a YAML file, pass "
+                "context.build_defs(FOLDER).get_assets_def(KEY) in a function with "
+                "@dagster.definitions"
             )
         raise TypeError(f"{argument} must be an asset, not {type(asset).__name__}: {text}")
 
@@ -136,9 +137,9 @@ def octogen_asset(
 
     The asset's code reference is the line that calls the builder. `own` are the builder's
     arguments. `given` are the user's, from `asset_arguments_of`: metadata, dependencies, resources
-    and checks are added, any other argument overrides the builder's. `execute` is called in place
-    of the asset's function, with the context and a function that calls it. A backfill policy is
-    rejected unless the asset `takes_ranges` of partitions.
+    and checks are added, any other argument overrides the builder's. `execute` is called instead of
+    the asset's function. It receives the context, and a function that calls the asset's function. A
+    backfill policy is rejected unless the asset `takes_ranges` of partitions.
     """
     defaults = {"group_name": GROUP, "pool": POOL, "kinds": {"octogen", "polars", "parquet"}}
     arguments = {**defaults, **own, **given}
@@ -222,15 +223,15 @@ def keeps_snapshots(manager: Any) -> bool:
 
 
 class _RunEndedError(dg.DagsterError, dg.DagsterExecutionInterruptedError):
-    """An interrupt that ends the run: Dagster does not retry its own errors."""
+    """An interrupt that ends the run. As a Dagster error, it is not retried by Dagster."""
 
 
 @contextmanager
 def canceling_ends(instance: dg.DagsterInstance | None, run_id: str | None) -> Iterator[None]:
     """End an interrupted run that was canceled or that is executed manually.
 
-    If the step executes in the run's process, Dagster would otherwise retry it by the retry policy.
-    Other interrupts, such as a server shutdown, are left to the policy.
+    If the step executes in the run's process, Dagster would otherwise retry the step according to
+    its retry policy. Other interrupts, such as a server shutdown, are left to the policy.
     """
     try:
         with _sigint_raises():

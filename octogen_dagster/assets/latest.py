@@ -8,7 +8,7 @@ from octogen_dagster.errors import dagster_private
 
 DATA_VERSION_TAG = "dagster/data_version"
 READ_AGAIN = " read again in "
-"""Separates a catalog's version from the run that read other rows in the same version."""
+"""Separates a catalog's version from the ID of a run that read different rows in that version."""
 _AGAIN = " (indexed again)"
 _SAME_IN = " = "
 _MADE = dg.DagsterEventType.ASSET_MATERIALIZATION
@@ -29,7 +29,7 @@ def indexed_again(
 ) -> dg.AssetObservation:
     """Observe that a partition was read in a later catalog version, with the same rows.
 
-    Dagster would take an observation of the partition itself for a change. A tag of the
+    Dagster would treat an observation of the partition itself as a change. A tag of the
     materialization would be simpler, but Dagster can only query the data version by partition.
     """
     return dg.AssetObservation(
@@ -46,7 +46,7 @@ def catalog_version(data_version: str) -> str:
 
 
 def latest_versions(instance: dg.DagsterInstance, asset: dg.AssetKey) -> dict[str, str]:
-    """Return the catalog's version in which each partition was last read.
+    """Return, for each partition, the catalog's version when the partition was last read.
 
     It is the last materialization's version, or a later version with the same rows.
     """

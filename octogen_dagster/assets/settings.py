@@ -31,7 +31,7 @@ class NamedSettings(BaseModel):
 
 
 class Settings(NamedSettings, dg.ConfigurableResource[Any]):
-    """Settings that accept a `dagster.EnvVar` for each value and read it when they are used."""
+    """Settings whose values can be `dagster.EnvVar`s, which are read when the settings are used."""
 
     error: ClassVar[type[OctogenError]]
     """The error for a variable that is not set."""

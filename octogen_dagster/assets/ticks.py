@@ -41,11 +41,11 @@ PARTITION_TAG = "dagster/partition"
 
 _FIRST_WAIT, _MAX_WAIT = 600.0, 6 * 3600.0
 MEMORY_SECONDS = 2 * 24 * 3600.0
-"""Older runs are ignored. A key that always fails has 13 runs in this time, at the longest wait."""
+"""Older runs are ignored. At the longest wait, a key that always fails has 13 runs in this time."""
 _RESUMED_SECONDS = 24 * 3600.0
 """How long Dagster keeps launching runs after a tick is interrupted."""
 _LONGEST_RUN_SECONDS = 7 * 24 * 3600.0
-"""An older run was left unfinished when its machine died, because run monitoring is off."""
+"""An unfinished run older than this counts as dead: without run monitoring, it stays unfinished."""
 _MOST_ZONES_SECONDS = 24 * 3600.0
 """The largest error in Dagster's times: PostgreSQL writes them in its session's time zone."""
 _REQUESTS_IN_A_QUERY = 500
@@ -70,7 +70,7 @@ def request_tag(name: str) -> str:
 
 
 class Wanted(NamedTuple):
-    """A key and its wanted version; without a version, any will do."""
+    """A key and its wanted version. Without a version, any snapshot is enough."""
 
     key: str
     version: str = ""
@@ -129,8 +129,8 @@ class RequestedRun(NamedTuple):
     def was_for(self, each: Wanted, now: float) -> bool:
         """True if the run was requested for this version.
 
-        A range has no tag for each version, so all versions older than the run count. If the
-        service's clock is ahead, every version seems newer.
+        A range's run has no tag for each version, so it counts for every version older than the
+        run. If the service's clock is ahead, every version seems newer than the run.
         """
         if self.request:
             return self.request == each.request
@@ -350,7 +350,7 @@ def read_busy(
     now: float,
     key_of: Callable[[str], str | None] = str,
 ) -> list[KeyRange]:
-    """Read the keys whose run is queued or running, by a sensor or anyone else.
+    """Read the keys that have a queued or running run, whoever requested it.
 
     Runs without an asset selection are ignored.
     """
@@ -441,7 +441,7 @@ def named_partitions(
     )
 
 
-_MAY_FAIL = ", and the third in a row without a response fails"
+_MAY_FAIL = ", and the third tick in a row without a response fails"
 
 
 def skip_or_fail(
@@ -449,8 +449,9 @@ def skip_or_fail(
 ) -> dg.SkipReason:
     """Skip a tick whose source failed with a transient error; fail it for a permanent one.
 
-    Dagster alerts on failed ticks only. An error that might be either fails the third tick in a
-    row. Errors from other libraries count as permanent, because a setting is invalid.
+    Dagster alerts on failed ticks only. If an error might be transient or permanent, the third tick
+    in a row fails. Errors from other libraries count as permanent, because they usually mean that a
+    setting is invalid.
     """
     persistence = error.persistence if isinstance(error, OctogenError) else Persistence.PERMANENT
     if persistence is Persistence.PERMANENT:

@@ -334,7 +334,10 @@ def test_an_error_that_lasts_fails_the_tick(instance: dg.DagsterInstance, error:
     [
         (OctogenRateLimitError("Busy.", httpx.Response(429)), "; the next tick tries again. Busy."),
         (OctogenServerError("Busy.", httpx.Response(503)), "; the next tick tries again. Busy."),
-        (od.OctogenError("Silent."), ", and the third in a row without a response fails. Silent."),
+        (
+            od.OctogenError("Silent."),
+            ", and the third tick in a row without a response fails. Silent.",
+        ),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -421,7 +424,7 @@ def test_a_tick_ends_in_time_with_any_server_and_so_do_its_threads(
         skipped = evaluate(instance, octogen)
         assert not server.closing.is_set()
     assert isinstance(skipped, dg.SkipReason)
-    assert "the third in a row without a response fails. " in (skipped.skip_message or "")
+    assert "the third tick in a row without a response fails. " in (skipped.skip_message or "")
     for thread in set(threading.enumerate()) - before:
         thread.join(60)
         assert not thread.is_alive()

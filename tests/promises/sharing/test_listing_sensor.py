@@ -281,7 +281,7 @@ def test_an_address_that_does_not_answer_may_fail_the_third_tick_in_a_row(
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         for place in (NOWHERE, address):
             reason = ticks.skipped(endpoint=place, url=f"http://{place}/mcp/")
-            assert ", and the third in a row without a response fails. " in reason
+            assert ", and the third tick in a row without a response fails. " in reason
     for thread in set(threading.enumerate()) - before:
         if thread.name == "octogen-listings":  # it ends by itself
             thread.join(60)
