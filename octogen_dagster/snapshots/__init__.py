@@ -1,1 +1,1 @@
-"""Snapshots in Dagster: how they are published, loaded and reported. Knows no kind of table."""
+"""Publishes, loads and reports snapshots in Dagster. Works with any kind of table."""

@@ -226,7 +226,7 @@ def _fitted(
 
 
 def _set_parameters(compute: Callable[..., Any], inputs: Mapping[str, Any]) -> None:
-    """Annotate a function's context and inputs, from which Dagster derives their types.
+    """Annotate a function's context and inputs, so that Dagster derives their types.
 
     Dagster caches one type per annotation, and a job cannot have two types with the same name.
     """

@@ -18,7 +18,7 @@ from octogen_dagster.frames.source import CATALOGS, SELECTION
 
 _CONTENT_TAG = "octogen/content"
 _SEARCHED = ("octogen.search", CATALOGS, SELECTION)
-"""The file metadata that defines which rows a snapshot covers. A history ends all other rows."""
+"""The file metadata that determines which rows a snapshot covers."""
 
 
 class SnapshotVersion(NamedTuple):
@@ -79,10 +79,10 @@ def snapshot_version(
 ) -> SnapshotVersion:
     """Return a snapshot's version.
 
-    `is_stored` is True if the stored file is the reported one. In that case, the data version is
-    kept if the content has not changed since the last materialization. Otherwise it is the
-    catalog's `version`, or the digest if there is no version. If the last materialization already
-    has that data version, the run ID is appended.
+    `is_stored` is True if the stored file is the one that the last materialization reported. In
+    that case, the data version is kept if the content has not changed since the last
+    materialization. Otherwise it is the catalog's `version`, or the digest if there is no version.
+    If the last materialization already has that data version, the run ID is appended.
     """
     last = last_tags.get(DATA_VERSION_TAG, "")
     tags = {_CONTENT_TAG: content}

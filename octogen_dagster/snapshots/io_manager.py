@@ -45,8 +45,8 @@ class ParquetSnapshotIOManager(NamedSettings, dg.ConfigurableIOManager):
     partition `k` as `<base_dir>/a/b/k.parquet`. Unsafe path characters are percent-encoded.
 
     During a read, search pages are saved beside the snapshot, so that the next run of the same
-    partition resumes after a crash. They are removed once the snapshot is published. A snapshot
-    replaced before its history has read it is kept for the history.
+    partition resumes after a crash. They are removed once the snapshot is published. If a snapshot
+    is replaced before a history has read it, it is kept until the history reads it.
 
     An input can be annotated with `pl.DataFrame` (the default), `pl.LazyFrame`, `pd.DataFrame`,
     `pyarrow.Table` or `pathlib.Path` (only for files on disk), or with a `dict[str, ...]` that has

@@ -41,7 +41,7 @@ ALLOW_MISSING = "allow_missing_partitions"
 _AS_SNAPSHOTS = "as_snapshots"
 _LOADED = (
     "pl.LazyFrame, pl.DataFrame, pd.DataFrame, pyarrow.Table or pathlib.Path; for several "
-    "partitions, with a dict[str, ...] with one of these as value type"
+    "partitions, with a dict[str, ...] that has one of these as its value type"
 )
 NEEDS_FILES = "it reads snapshot files and their metadata, which no other IO manager keeps"
 NEEDS_RANGE = (
@@ -202,8 +202,8 @@ class Snapshots:
     Methods take a partition key, or None for an asset without partitions. They raise
     `OctogenSnapshotError` if a snapshot does not exist, is damaged or cannot be reached.
 
-    Other IO managers load whole frames. With an input from `snapshot_inputs`, `frame` and `frames`
-    work with them, and the other methods fail the run.
+    Other IO managers load whole frames. If the input comes from `snapshot_inputs`, `frame` and
+    `frames` work with these IO managers too, but the other methods fail the run.
 
     Attributes:
         has_each: False if the IO manager returns several partitions only as one frame.
@@ -253,7 +253,9 @@ class Snapshots:
         return SnapshotFile(frame, metadata, self._store.is_local)
 
     def of_catalog(self, catalog: str | None) -> list[StoredSnapshot]:
-        """List a catalog's existing snapshots, oldest first; only one without time partitions.
+        """List a catalog's existing snapshots, oldest first.
+
+        Without time partitions, a catalog has at most one snapshot.
 
         Args:
             catalog: The catalog's key in the partitions; None without catalog partitions.

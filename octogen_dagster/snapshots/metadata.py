@@ -180,8 +180,8 @@ def snapshot_metadata(
     parts: list[tuple[str, Callable[[], Shown]]] = [
         ("columns", lambda: {COLUMN_SCHEMA: column_schema(schema, kind.descriptions)}),
         ("preview", lambda: {"preview": kind.preview(snapshot)}),
-        ("figures of the read", outcome.metrics),
-        ("figures of the rows", outcome.row_metrics),
+        ("metrics for the read", outcome.metrics),
+        ("metrics for the rows", outcome.row_metrics),
         *((name, functools.partial(part, published)) for name, part in kind.parts.items()),
         ("prices", lambda: {"prices": Markdown(prices(metrics))}),
         # A source can provide its own summary, as a history does.
@@ -191,12 +191,12 @@ def snapshot_metadata(
                 "summary": Markdown(metrics.get("summary") or kind.sentence(metrics, snapshot))
             },
         ),
-        ("other figures", lambda: _collected(metrics, kind)),
+        ("other metrics", lambda: _collected(metrics, kind)),
     ]
     if line := kind.line:
         parts.append(
             (
-                "line of snapshots",
+                "trend over snapshots",
                 lambda: {
                     "trend": Markdown(trend({"rows": line}, metrics, _past(earlier, metadata)))
                 },
@@ -223,7 +223,7 @@ def _in_reading_order(kind: TableKind, metadata: Metadata) -> Metadata:
     firsts = tuple(f"octogen/{name}" for name in kind.first)
 
     def position(name: str) -> tuple[int, int]:
-        """Return an entry's group and its place in the group; others precede the last entries."""
+        """Return an entry's group and its place there; ungrouped entries precede `_LAST`."""
         is_text = isinstance(metadata[name], dg.MarkdownMetadataValue)
         texts, figures = (firsts, ()) if is_text else ((), firsts)
         begin = (("octogen/summary",), texts, ("octogen/preview",), _TEXTS)
@@ -238,7 +238,7 @@ def _in_reading_order(kind: TableKind, metadata: Metadata) -> Metadata:
 
 
 def _is_shown(name: str, each: Any, kind: TableKind, metrics: Figures) -> bool:
-    """True if a figure has a separate entry; some have one only if they are not empty."""
+    """True if a metric gets a separate entry; some metrics do only if they are not empty."""
     if isinstance(each, pl.DataFrame):
         return not each.is_empty()
     if name in (*_COLLECTED, *kind.collected, *_other_medians(metrics), "price_lines"):
@@ -283,7 +283,7 @@ def _value(entry: Any) -> Any:
 
 
 def entry_of(shown: Any, table: Callable[[pl.DataFrame], str] = inline_table) -> Any:
-    """Convert a figure to a metadata entry, or raise an error if Dagster cannot show it."""
+    """Convert a metric to a metadata entry, or raise an error if Dagster cannot show it."""
     if isinstance(shown, pl.DataFrame):
         return dg.MetadataValue.md(table(shown))
     if isinstance(shown, Markdown):

@@ -65,7 +65,7 @@ _RECORDS_AT_ONCE = 500
 
 @dataclass(frozen=True)
 class PublishingStep:
-    """A step that publishes snapshots; it has no instance and no run ID in a test without a run."""
+    """A step that publishes snapshots. In a test without a run, it has no instance and run ID."""
 
     asset: dg.AssetKey
     partitions_def: dg.PartitionsDefinition[Any] | None
@@ -156,7 +156,7 @@ class PublishedSnapshot(NamedTuple):
     """A published snapshot: its metadata, its version and a function to remove its saved pages.
 
     If the run dies before it reports the snapshot, a retry resumes from these pages. The version is
-    None if Dagster assigns one, and for a load into a database.
+    None if Dagster assigns one, or if the rows are loaded into a database.
     """
 
     metadata: Metadata
@@ -282,7 +282,7 @@ class Publication:
     ) -> SnapshotVersion:
         """Return a snapshot's version from its content and the last materialization.
 
-        With time partitions it always changes, because the sensor's cursor tracks only
+        With time partitions, the version always changes, because the sensor's cursor tracks only
         materializations.
         """
         keys, instance, records = self._keys, self._step.instance, self._records
@@ -299,7 +299,7 @@ class Publication:
         )
 
     def _before(self, existing: Mapping[str, str]) -> tuple[pl.LazyFrame, dict[str, str]] | None:
-        """Open the snapshot to compare with: the replaced one, or the previous time's snapshot."""
+        """Open the snapshot to compare with: the replaced one, or else the one before it."""
         keys = self._keys
         if not self._has_times:
             return self._store.open(keys.own) if existing else None

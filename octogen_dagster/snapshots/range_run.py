@@ -181,8 +181,8 @@ def report_range(
 def _partitions(context: dg.AssetExecutionContext) -> Sequence[str]:
     """Return the partitions in a run's range; fail if its first or last one was deleted.
 
-    A deleted end that was added again is the last partition: a range that ends there is too long,
-    and one that begins there is empty.
+    A partition that was deleted and added again is now the last one in Dagster's order. A range
+    that ends with it is too long, and a range that begins with it is empty.
     """
     policy = context.assets_def.backfill_policy
     most = policy and policy.max_partitions_per_run

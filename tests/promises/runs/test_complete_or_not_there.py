@@ -222,7 +222,7 @@ def test_a_preview_that_fails_is_left_out_of_a_snapshot_that_is_published(projec
         ((pl.Series, "quantile"), {"octogen/prices"}),
         ((pl.LazyFrame, "head"), {"octogen/preview"}),
     ],
-    ids=["texts", "figures of the read", "columns", "figures of the rows", "panic"],
+    ids=["texts", "metrics for the read", "columns", "metrics for the rows", "panic"],
 )
 def test_a_paid_snapshot_is_published_although_it_cannot_be_decorated(
     project: Project, monkeypatch: pytest.MonkeyPatch, broken: tuple[object, str], lost: set[str]

@@ -186,7 +186,7 @@ def test_a_part_that_dagster_cannot_show_is_left_out(
 
 
 def test_a_part_of_any_name_is_shown_beside_the_others(tmp_path: Path) -> None:
-    names = ["columns", "preview", "prices", "summary", "other figures", "line of snapshots"]
+    names = ["columns", "preview", "prices", "summary", "other metrics", "trend over snapshots"]
     parts = {name: lambda _, at=place: {f"own_{at}": at} for place, name in enumerate(names)}
     found, without = shown_sizes(tmp_path, parts=parts), shown_sizes(tmp_path / "without")
     own = {f"octogen/own_{place}" for place in range(len(names))}
