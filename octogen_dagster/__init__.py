@@ -17,7 +17,7 @@ __version__ = importlib.metadata.version("octogen-dagster")
 
 _attribute, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 _ROOMS = ("octogen_dagster.alerts", "octogen_dagster.tables")
-"""Rooms with public names of their own."""
+"""The packages that export further public names."""
 
 
 def __getattr__(name: str) -> object:

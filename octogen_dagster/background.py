@@ -136,8 +136,9 @@ def run_in_thread(
 ) -> _Result:
     """Run work in a daemon thread, wait for it with `wait_interruptibly`, and return its result.
 
-    If the calling thread is interrupted, even while the thread starts, and `stop` is given, `stop`
-    is set and started work is waited for. Without `stop`, the interrupt is raised immediately.
+    If the calling thread is interrupted, even while the new thread starts, this function sets
+    `stop` and waits for the started work to end. Without `stop`, it raises the interrupt
+    immediately.
     """
     future: Future[_Result] = Future()
     try:

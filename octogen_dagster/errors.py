@@ -27,7 +27,7 @@ class Persistence(enum.Enum):
     """Overload, a rate limit, or a grant that has not arrived yet."""
 
     UNCLEAR = "possibly temporary"
-    """No complete response in time, or an unexpected one: an outage, or a wrong base URL."""
+    """The response was late, incomplete or unexpected: an outage, or a wrong base URL."""
 
     PERMANENT = "permanent"
     """Missing permissions, rejected credentials, invalid names, or no credit left."""
@@ -133,9 +133,9 @@ class OctogenSplitCatalogError(OctogenPagingError):
 
 
 class OctogenEmptyCatalogError(OctogenError):
-    """A requested catalog has no products or does not cover any requested host.
+    """A requested catalog has no products, or it is not a catalog for any requested host.
 
-    The service answers the same way if the catalog key does not exist.
+    The service responds in the same way if the catalog key does not exist.
     """
 
     persistence = Persistence.PERMANENT
@@ -215,7 +215,7 @@ class OctogenBigQueryAccessPendingError(OctogenBigQueryError):
 
 
 class OctogenBigQueryUnavailableError(OctogenBigQueryError):
-    """Analytics Hub or BigQuery did not respond in time, retries included; try again later."""
+    """Analytics Hub or BigQuery did not respond in time, even after retries; try again later."""
 
     persistence = Persistence.PASSING
 

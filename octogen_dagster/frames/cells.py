@@ -1,4 +1,4 @@
-"""Cells for a table's preview rows, and the texts that its summary sentence also uses."""
+"""Cells for a table's preview rows, and text formats that the summary sentence also uses."""
 
 from __future__ import annotations
 

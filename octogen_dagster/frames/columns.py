@@ -46,7 +46,8 @@ _LIMITS = {1, 9999}  # Python cannot represent every time in these years in UTC
 class JsonType(NamedTuple):
     """A JSON type as each library represents it.
 
-    Polars decodes JSON to `wire`: `dtype` with the JSON field names, and strings for times.
+    `wire` is the Polars type to decode JSON to: `dtype` with JSON field names, and with strings
+    instead of times.
     """
 
     dtype: pl.DataType  # the column's type
@@ -344,7 +345,7 @@ DETAIL_SCHEMA = LOOKUPS.schema
 
 
 def evolved(frame: pl.LazyFrame, schema: pl.Schema) -> tuple[pl.LazyFrame, list[str]]:
-    """Convert a frame from another version to a schema; also return the paths missing from it.
+    """Convert a frame that another version wrote to a schema; also return the paths it lacks.
 
     Missing columns and fields become null. Rows with a value that cannot be cast are dropped.
 

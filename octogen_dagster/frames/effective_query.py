@@ -1,4 +1,4 @@
-"""The effective query: the text, filters and bounds that the service reports it ran.
+"""The effective query: the text, filters and bounds that the service reports having used.
 
 If the service understands keywords, it adds filters that nobody wrote, and they can differ from day
 to day. The query is JSON from the service, so the code assumes nothing about its shape.

@@ -74,7 +74,7 @@ class Published(NamedTuple):
         rows: The snapshot's rows.
         file_metadata: The file metadata.
         before: Opens the previous snapshot and its file metadata, or returns None for the first
-            snapshot. None if another IO manager stores the snapshots.
+            snapshot. The attribute is None if another IO manager stores the snapshots.
     """
 
     rows: pl.LazyFrame
@@ -114,7 +114,7 @@ class TableKind:
         first: Names or prefixes of metadata shown first, in order: texts before the preview, and
             numbers after the row count.
         collected: Metrics that nobody plots, grouped in one metadata entry.
-        line: The row noun in the trend over snapshots; None to leave out the row count.
+        line: The word for rows in the trend over snapshots; None to leave out the row count.
         checks: Checks by name. Defaults to the checks that fit the columns.
         rules: The rules for these checks.
         in_order: Sorts the rows for rules that compare adjacent rows.

@@ -1,6 +1,6 @@
 """Markdown tables: a frame's rows, and metrics as trends over snapshots.
 
-An asset's page shows a table 375 pixels wide: four narrow columns.
+An asset's page shows a table in 375 pixels, which is enough for four narrow columns.
 """
 
 from __future__ import annotations

@@ -103,6 +103,9 @@ PRODUCTS_KIND = TableKind(
 
 
 def kind_of_rows(kind: TableKind, schema: pl.Schema) -> TableKind:
-    """Return the kind of these rows. Rows in your assets are products if their schema matches."""
+    """Return the kind of the rows.
+
+    Rows from a user's own asset are products if their schema matches.
+    """
     are_products = kind is PLAIN and PRODUCT_SCHEMA.items() <= schema.items()
     return PRODUCTS_KIND if are_products else kind

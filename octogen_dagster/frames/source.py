@@ -33,7 +33,7 @@ MIN_ROWS_PERCENT = 50.0
 CATALOGS = "octogen.catalogs"
 """File metadata key: the catalogs that were read, if known."""
 SELECTION = "octogen.selection"
-"""File metadata key: the rows read from a linked view, unless it was read whole."""
+"""File metadata key: which rows of a linked view were read, unless all of them were."""
 FETCHED_AT = "octogen.fetched_at"
 """File metadata key: when the snapshot (for changes, the compared snapshot) was read."""
 STORED_AT = "octogen.stored_at"

@@ -1,4 +1,4 @@
-"""normalized_url: decide whether two URLs are the same page without asking the service.
+"""normalized_url: decide whether two URLs lead to the same page, without a request.
 
 According to Octogen's published client, a lookup forces https, strips a leading `www.`, fragments
 and known tracking parameters, and sorts the other parameters. The other rules are our own.

@@ -209,7 +209,7 @@ class _PartitionRead:
     def data_version(self, catalogs: Iterable[CatalogState]) -> dg.DataVersion | None:
         """Return the version of the search's only catalog in a list of catalogs.
 
-        It was listed before the read, so the sensor notices a catalog re-indexed during the run.
+        The list is from before the read, so the sensor notices a catalog re-indexed during the run.
         """
         versions = {state.catalog: state.version for state in catalogs}
         version = versions.get(self.catalog or "")

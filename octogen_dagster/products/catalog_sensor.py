@@ -36,7 +36,7 @@ from octogen_dagster.snapshots.partitions import PartitionLayout, keys_by_catalo
 # Dagster ends ticks after 60 s, and the sensor needs time to store its result.
 LISTING_TIMEOUT = 30.0
 _MAX_LISTING_SECONDS = 35.0
-"""Seconds for a tick's requests and waits, also with a slow catalog source."""
+"""The time limit in seconds for a tick's requests and waits, even if the source is slow."""
 
 
 def build_catalog_sensor(

@@ -332,7 +332,7 @@ class OctogenResource(NamedSettings, dg.ConfigurableResource[Any], _Operations):
 
 @dataclass(frozen=True)
 class _CatalogSourceRequirement:
-    """A Dagster resource requirement: the Octogen resource has a catalog source."""
+    """A Dagster resource requirement that the Octogen resource has a catalog source."""
 
     asset: str
     resource_key: str

@@ -31,7 +31,7 @@ from octogen_dagster.masking import has_url_secret, is_secret, masked
 from octogen_dagster.storage.files import ListedFile, ReplacedError
 
 Provider = Callable[[], tuple[dict[str, str], "int | None"]]
-"""Returns credentials with Polars' names, and their expiry as a Unix timestamp."""
+"""Returns credentials under Polars' names, and when they expire as a Unix timestamp."""
 
 _SCHEMES = {"s3": "aws_", "s3a": "aws_", "gs": "google_", "gcs": "google_"}
 _SCHEMES |= dict.fromkeys(("az", "azure", "abfs", "abfss"), "azure_")
@@ -64,8 +64,8 @@ def bucket_of(url: str, setting: str = "base_dir", other: str = "a folder") -> t
     has_user = "@" in bucket and _SCHEMES.get(scheme) != "azure_"
     if "?" in rest or has_user or (scheme in _SCHEMES and ":" in bucket) or has_url_secret(url):
         raise ValueError(
-            f"The URL in {setting} must have only a bucket and a prefix: Dagster would show "
-            "anything else, and credentials there are ignored. Use s3://bucket/..., "
+            f"The URL in {setting} must contain only a bucket and a prefix. Dagster "
+            "shows the URL, and credentials in it are ignored. Use s3://bucket/..., "
             "gs://bucket/... or az://container/..., and configure the credentials as for the "
             "cloud provider's SDK."
         )
@@ -132,7 +132,7 @@ class Bucket:
         return masked(text, self._secrets).rstrip(".")
 
     def _call(self, work: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        """Call obstore, outside the main thread because it blocks signals."""
+        """Call obstore in a worker thread if this is the main thread: obstore blocks signals."""
         call = functools.partial(work, self._store, *arguments, **options)
         if threading.current_thread() is not threading.main_thread():
             return call()
@@ -251,7 +251,7 @@ def _credential_provider(prefix: str, options: dict[str, str]) -> Provider | Non
 
 
 def _bearer(token: str) -> tuple[dict[str, str], None]:
-    """Return a token like a Polars credential provider, without an expiry."""
+    """Return a bearer token in the form of a Polars credential, without an expiry."""
     return {"bearer_token": token}, None
 
 

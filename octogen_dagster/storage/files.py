@@ -32,7 +32,7 @@ class ListedFile(NamedTuple):
 
 
 class ReplacedError(Exception):
-    """Another writer replaced the file that the new one is based on."""
+    """Another writer has replaced the file on which the new one is based."""
 
 
 class Disk:

@@ -41,8 +41,8 @@ PARTITION_KEY = "octogen.partition_key"
 MAX_OPEN_FILES = 100
 """The maximum number of files kept open at the same time: a macOS shell limits a process to 256."""
 MAX_EXECUTED_FRAMES = 200
-"""The maximum number of unpinned frames executed concurrently: each uses two of Polars' 512 query
-threads, and would wait forever for a thread."""
+"""The maximum number of unpinned frames executed concurrently. Each one uses two of Polars' 512
+query threads, and further frames would wait forever for a thread."""
 MAX_WRITE_SECONDS = 3600.0
 """An unfinished file older than this no longer has a writer."""
 MAX_COMPONENT_LENGTH = 200
