@@ -115,7 +115,7 @@ class ProductScan:
             Searches with filters have no minimum.
         progress: True to show a progress bar in a terminal or a notebook during execution.
         explain: Called with an error about an empty or missing catalog while a snapshot is read.
-            Returns the error to raise instead. None raises the original error.
+            Returns the error to raise instead, or None to raise the original error.
         clock: Returns the current time, in UTC.
 
     Attributes:
