@@ -1,8 +1,11 @@
 """Checks for tables with product columns: row count, nulls and prices."""
 
+from __future__ import annotations
+
 import statistics
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import polars as pl
 
@@ -21,27 +24,6 @@ _MOSTLY_NULL = 0.5
 """Columns with more nulls than this in most earlier snapshots are not checked for lost values."""
 
 ROWS, NULLS, PRICES = "rows_within_bounds", "nulls", "prices"
-PRODUCT_CHECKS: Mapping[str, Check] = {
-    ROWS: Check(
-        "The row count is close to that of the last few snapshots.",
-        "Look at the product changes to see whether the count is correct. If it is, do nothing: "
-        "later snapshots are compared with it. max_rows_change_percent sets the limit.",
-    ),
-    NULLS: Check(
-        "No column has too many nulls or has lost all its values.",
-        "Ask Octogen whether the values still exist. max_null_percent sets the limits.",
-    ),
-    PRICES: Check(
-        "Few prices are negative, zero, above the original price or far from the median.",
-        "Compare the sample with the shop. If the shop's prices are correct, tell Octogen. "
-        "max_bad_price_percent and price_outlier_ratio set the limits.",
-    ),
-}
-_NEEDED = {ROWS: {"title"}, NULLS: {"title"}, PRICES: {"current_price", "currency"}}
-"""The columns that an asset must declare for each check.
-
-For example, a changes asset does not declare them.
-"""
 
 
 @dataclass(frozen=True)
@@ -77,39 +59,44 @@ class ProductLimits:
 
     def checks(self, columns: Collection[str] | None) -> dict[str, Check]:
         """Return the enabled checks that apply to a table with these columns."""
-        limits = {
-            ROWS: self.max_rows_change_percent,
-            NULLS: self.max_null_percent,
-            PRICES: self.max_bad_price_percent,
-        }
         return {
-            name: check
-            for name, check in PRODUCT_CHECKS.items()
-            if limits[name] is not None and (columns is None or _NEEDED[name].issubset(columns))
+            name: each.check
+            for name, each in PRODUCT_CHECKS.items()
+            if each.limit is None or getattr(self, each.limit) is not None
+            if columns is None or {*each.needs} <= {*columns}
         }
 
     def rules(self, schema: pl.Schema) -> Iterator[Rule]:
-        for name, limit in (self.max_null_percent or {}).items():
-            yield _null_rule(schema, name, limit)
-        yield from _price_rules(schema, self.max_bad_price_percent or 0.0, self.price_outlier_ratio)
+        for each in PRODUCT_CHECKS.values():
+            yield from each.rules(schema, self)
 
     def judge(self, check: str, snapshot: CheckedSnapshot) -> Verdict:
-        if check == ROWS:
-            return _judge_rows(snapshot, self.max_rows_change_percent or 0.0)
-        if check == NULLS:
-            return _judge_nulls(snapshot, self.max_null_percent or {})
-        return snapshot.by_rules(check)
+        judge = PRODUCT_CHECKS[check].judge
+        return judge(snapshot, self) if judge else snapshot.by_rules(check)
 
 
-def _null_rule(schema: pl.Schema, name: str, limit: float) -> Rule:
-    value, dtype = pl.col(name), schema.get(name)
-    if isinstance(dtype, pl.Struct) and "name" in dtype.to_schema():  # a brand without a name
-        value = value.struct.field("name")
-    bad = _without_nan(value, dtype).is_null()
-    return Rule(NULLS, f"{name} is null", bad, limit, (name,))
+class ProductCheck(NamedTuple):
+    """A check for products: the columns that an asset must declare for it, the limit that disables
+    it if None, its rules, and the function that replaces their verdict."""
+
+    check: Check
+    needs: Collection[str]
+    limit: str | None = None
+    rules: Callable[[pl.Schema, ProductLimits], Iterable[Rule]] = lambda *_: ()
+    judge: Callable[[CheckedSnapshot, ProductLimits], Verdict] | None = None
 
 
-def _price_rules(schema: pl.Schema, limit: float, ratio: float) -> Iterator[Rule]:
+def _null_rules(schema: pl.Schema, limits: ProductLimits) -> Iterator[Rule]:
+    for name, limit in (limits.max_null_percent or {}).items():
+        value, dtype = pl.col(name), schema.get(name)
+        if isinstance(dtype, pl.Struct) and "name" in dtype.to_schema():  # a brand without a name
+            value = value.struct.field("name")
+        bad = _without_nan(value, dtype).is_null()
+        yield Rule(NULLS, f"{name} is null", bad, limit, (name,))
+
+
+def _price_rules(schema: pl.Schema, limits: ProductLimits) -> Iterator[Rule]:
+    limit, ratio = limits.max_bad_price_percent or 0.0, limits.price_outlier_ratio
     has_original = "original_price" in schema
     columns = ("current_price", *(["original_price"] if has_original else []), "currency")
     others = [
@@ -145,9 +132,9 @@ def _without_nan(value: pl.Expr, dtype: pl.DataType | None) -> pl.Expr:
     return value.fill_nan(None) if dtype is not None and dtype.is_float() else value
 
 
-def _judge_rows(snapshot: CheckedSnapshot, max_percent: float) -> Verdict:
+def _judge_rows(snapshot: CheckedSnapshot, limits: ProductLimits) -> Verdict:
     """Compare the row count with the row counts of earlier snapshots."""
-    rows = snapshot.rows
+    rows, max_percent = snapshot.rows, limits.max_rows_change_percent or 0.0
     counts = [
         entries.get("dagster/partition_row_count") or entries.get("dagster/row_count")
         for entries in snapshot.earlier
@@ -169,9 +156,9 @@ def _judge_rows(snapshot: CheckedSnapshot, max_percent: float) -> Verdict:
     return Verdict(low <= rows <= high, text, figures)
 
 
-def _judge_nulls(snapshot: CheckedSnapshot, limited: Collection[str]) -> Verdict:
+def _judge_nulls(snapshot: CheckedSnapshot, limits: ProductLimits) -> Verdict:
     """Check the limits for nulls. Columns without a limit are checked for lost values."""
-    verdict = snapshot.by_rules(NULLS)
+    verdict, limited = snapshot.by_rules(NULLS), limits.max_null_percent or ()
     if snapshot.rows < MIN_ROWS_CHANGE or not (lost := _lost_columns(snapshot) - set(limited)):
         return verdict
     names = ", ".join(sorted(lost))
@@ -195,3 +182,39 @@ def _lost_columns(snapshot: CheckedSnapshot) -> set[str]:
         if fraction == 1 and known
         if statistics.median(each.get(name, 0.0) for each in known) <= _MOSTLY_NULL
     }
+
+
+PRODUCT_CHECKS: Mapping[str, ProductCheck] = {
+    ROWS: ProductCheck(
+        Check(
+            "The row count is close to that of the last few snapshots.",
+            "Look at the product changes to see whether the count is correct. If it is, do "
+            "nothing: later snapshots are compared with it. max_rows_change_percent sets the "
+            "limit.",
+        ),
+        needs=["title"],
+        limit="max_rows_change_percent",
+        judge=_judge_rows,
+    ),
+    NULLS: ProductCheck(
+        Check(
+            "No column has too many nulls or has lost all its values.",
+            "Ask Octogen whether the values still exist. max_null_percent sets the limits.",
+        ),
+        needs=["title"],
+        limit="max_null_percent",
+        rules=_null_rules,
+        judge=_judge_nulls,
+    ),
+    PRICES: ProductCheck(
+        Check(
+            "Few prices are negative, zero, above the original price or far from the median.",
+            "Compare the sample with the shop. If the shop's prices are correct, tell Octogen. "
+            "max_bad_price_percent and price_outlier_ratio set the limits.",
+        ),
+        needs=["current_price", "currency"],
+        limit="max_bad_price_percent",
+        rules=_price_rules,
+    ),
+}
+"""The checks for products, by name."""
