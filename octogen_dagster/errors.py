@@ -381,16 +381,7 @@ class OctogenUrlListCapacityError(OctogenUrlListError):
         urls_left: Number of URLs that still fit into the list; None if unknown.
     """
 
-    def __init__(
-        self,
-        message: str,
-        response: httpx.Response,
-        detail: Any = None,
-        retry_after: float | None = None,
-        urls_left: int | None = None,
-    ) -> None:
-        super().__init__(message, response, detail, retry_after)
-        self.urls_left = urls_left
+    urls_left: int | None = None
 
 
 class OctogenUrlListUnavailableError(OctogenUrlListError, OctogenServerError):

@@ -83,17 +83,17 @@ def sparkline(numbers: Sequence[float], lowest: float | None = None) -> str:
 
 
 class OnceLog:
-    """Log each reason once. Thread-safe."""
+    """Warns once for each reason. Thread-safe."""
 
     def __init__(self, warn: Callable[[str], None]) -> None:
         self._warn = warn
         self._lock = threading.Lock()
         self._logged: set[object] = set()
 
-    def log(self, reason: object, line: str) -> None:
-        """Log the line, unless a line was already logged for this reason."""
+    def warn(self, line: str, reason: object = None) -> None:
+        """Log the line, unless one was already logged for this reason, by default the line."""
         with self._lock:
-            is_new = reason not in self._logged
-            self._logged.add(reason)
+            is_new = (reason or line) not in self._logged
+            self._logged.add(reason or line)
         if is_new:
             self._warn(line)

@@ -217,13 +217,13 @@ def _timeout(service: Service, subject: str) -> OctogenTimeoutError:
 def _log_pacing(service: Service, seconds: float) -> None:
     service.log.rate_limit_wait += seconds
     if service.log.rate_limit_wait >= LONG_WAIT:
-        service.log.log(
-            "pacing",
+        service.log.warn(
             "Waiting for the organization's rate limit of "
             f"{service.limiter.requests_per_minute:g} requests per minute "
             f"({service.limiter.reserved_percent:g}% reserved for others). The next request is "
             f"sent in {seconds:.1f} s; further waits are not logged. If reads take too long, ask "
             "Octogen for a higher limit.",
+            "pacing",
         )
 
 
@@ -231,18 +231,18 @@ def _log_retry(service: Service, error: OctogenError, seconds: float) -> None:
     kind = next(kind for kind in _RETRIED if isinstance(error, kind))
     # Log connection errors even before a short wait, because the URL might be wrong.
     if kind is OctogenConnectionError or seconds >= LONG_WAIT:
-        service.log.log(
-            kind,
+        service.log.warn(
             f"{error} Retrying in {seconds:.1f} s, for up to {service.retry.deadline:g} s in "
             "total. Further retries are not logged.",
+            kind,
         )
     if is_concurrency_refusal(error):
-        service.log.log(
-            "in flight",
+        service.log.warn(
             "The service rejected concurrent requests (429 concurrency_limit_exceeded). Limiting "
             f"them to {service.limiter.in_flight.limit:g} and slowly raising the limit. Further "
             "rejections are not logged. To avoid them, lower `concurrency` or run fewer reads in "
             "parallel.",
+            "in flight",
         )
 
 

@@ -216,15 +216,14 @@ def add_urls_flow(
     except OctogenError:
         raise refused from None
     left = max(0, MAX_LIST_URLS - url_list.url_count)
-    message = (
+    explained = refused.with_message(
         f"URL list {url_list.name!r} ({url_list.url_list_id}) has "
         f"{count(url_list.url_count, 'URL')} and room for {left:,} more. None of the request's "
         f"{len(urls):,} URLs was added (409 {refused.code}). Add fewer, remove some first, or use "
         "another list."
     )
-    raise OctogenUrlListCapacityError(
-        message, refused.response, refused.detail, refused.retry_after, left
-    )
+    explained.urls_left = left
+    raise explained
 
 
 def remove_urls_flow(

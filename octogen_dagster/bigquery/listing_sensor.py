@@ -1,7 +1,7 @@
 """build_listing_sensor: request linked datasets for new, newly granted and revoked listings."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import dagster as dg
@@ -101,8 +101,16 @@ def build_listing_sensor(
             )
         except (OctogenError, ValueError) as error:
             return skip_or_fail(context, name, "The listings could not be read", error)
-        by_key = _match_partitions(context.instance, str(partitions.name), found)
-        _log(context, found)
+        known = context.instance.get_dynamic_partitions(str(partitions.name))
+        by_key, invalid = by_partition_key(found.listings, known)
+        left_out = found.left_out
+        if invalid:
+            left_out = [
+                *left_out,
+                f"{len(invalid)} partitions in {partitions.name!r} are not listings, for example "
+                f"{invalid[0]!r}. Delete them.",
+            ]
+        _log(context, [*found.notes, *(f"Skipped: {reason}" for reason in left_out)])
         wanted = _wanted(by_key)
         return request_runs(
             context,
@@ -121,23 +129,6 @@ def build_listing_sensor(
         )
 
     return listing_sensor
-
-
-def _match_partitions(
-    instance: dg.DagsterInstance, partitions: str, found: Listings
-) -> Mapping[str, Listing]:
-    """Map partition keys to listings.
-
-    Partitions that are not listings are added to the excluded listings.
-    """
-    known = instance.get_dynamic_partitions(partitions)
-    by_key, invalid = by_partition_key(found.listings, known)
-    if invalid:
-        found.left_out.append(
-            f"{len(invalid)} partitions in {partitions!r} are not listings, for example "
-            f"{invalid[0]!r}. Delete them."
-        )
-    return by_key
 
 
 def _wanted(by_key: Mapping[str, Listing]) -> list[Wanted]:
@@ -161,8 +152,7 @@ def _read(
     return found, read_states(resources.analytics_hub, names, within) if names else {}
 
 
-def _log(context: dg.SensorEvaluationContext, found: Listings) -> None:
-    lines = [*found.notes, *(f"Skipped: {reason}" for reason in found.left_out)]
+def _log(context: dg.SensorEvaluationContext, lines: Sequence[str]) -> None:
     for line in lines[:_MAX_LINES]:
         context.log.info(line)
     if len(lines) > _MAX_LINES:

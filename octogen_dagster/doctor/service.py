@@ -17,8 +17,8 @@ from octogen_dagster.api.blocking import BlockingClient
 from octogen_dagster.api.catalog_sources import CatalogService, GrantedCatalogs, fetch_catalogs
 from octogen_dagster.api.catalog_states import CatalogState
 from octogen_dagster.api.estimate import FacetCounts
-from octogen_dagster.api.flow import Flow
-from octogen_dagster.api.http import Response
+from octogen_dagster.api.flow import Flow, Send
+from octogen_dagster.api.http import Response, TransportError
 from octogen_dagster.api.models import (
     DomainCoverageResponse,
     MerchantCatalogSummary,
@@ -85,24 +85,14 @@ class _WatchedClient(BlockingClient):
         super().__init__(service)
         self._mistyped = mistyped
 
-    def run(self, flow: Flow[_Value]) -> _Value:
-        return super().run(self._watched(flow))
-
     def run_all(self, flows: Sequence[Flow[_Value]]) -> list[_Value]:
         return [self.run(flow) for flow in flows]
 
-    def _watched(self, flow: Flow[_Value]) -> Flow[_Value]:
-        answer = None
-        with contextlib.closing(flow):
-            while True:
-                try:
-                    step = flow.send(answer)
-                except StopIteration as end:
-                    value: _Value = end.value
-                    return value
-                answer = yield step
-                if isinstance(answer, Response) and answer.is_success:
-                    self._mistyped.update(_mistyped_fields(answer))
+    def _send(self, step: Send) -> Response | TransportError:
+        answer = super()._send(step)
+        if isinstance(answer, Response) and answer.is_success:
+            self._mistyped.update(_mistyped_fields(answer))
+        return answer
 
 
 class Service:

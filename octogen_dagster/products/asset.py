@@ -216,11 +216,7 @@ class _PartitionRead:
         return dg.DataVersion(version) if version else None
 
     def list_catalogs(self) -> Sequence[CatalogState] | None:
-        log = self.service.log
-
-        def warn(line: str) -> None:  # once in a run
-            log.log(line, line)
-
+        warn = self.service.log.warn  # once in a run
         # Count this listing's requests separately.
         service = replace(self.service, spending=self.service.spending.part())
         try:

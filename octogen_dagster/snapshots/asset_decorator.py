@@ -334,9 +334,7 @@ def _publish_range(
         with permanent_errors_fail():
             result = snapshot(partition)
             source = source_of(result.value, f"Asset {step.asset.to_user_string()}")
-            publication = manager.publication(
-                step, partition, run.kind, lambda line: once.log(line, line)
-            )
+            publication = manager.publication(step, partition, run.kind, once.warn)
             also = {**run.lineage, **(result.metadata or {})}
             catalog_version = _catalog_version(result)
             return publication.publish(source, run.stop, note_read, also, catalog_version)

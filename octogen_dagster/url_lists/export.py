@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -125,8 +124,8 @@ def build_url_list_export_asset(
         given,
     )
     def export(context: dg.AssetExecutionContext) -> Iterator[Any]:
-        resource = partial(getattr, context.resources)
-        state = _read_list(context, url_list.key, resource(resource_key))
+        resources = context.resources
+        state = _read_list(context, url_list.key, getattr(resources, resource_key))
         exported_at, place = last_exported_at(state), state.big_query
         if exported_at is None or place is None:
             yield _not_exported(context, state)
@@ -136,8 +135,8 @@ def build_url_list_export_asset(
                     context,
                     listing(place.exchange_id, place.listing_id),
                     dataset_id,
-                    resource(hub_resource_key),
-                    resource(control_plane_resource_key) if control_plane else None,
+                    getattr(resources, hub_resource_key),
+                    getattr(resources, control_plane_resource_key) if control_plane else None,
                     with_octogen=register_and_subscribe,
                 )
             yield _exported(state, exported_at, linked)
