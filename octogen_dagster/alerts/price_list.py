@@ -190,11 +190,6 @@ def _ranked(became: pl.DataFrame, rows: pl.DataFrame, price_list: pl.DataFrame) 
     return became.join(ranks, on=[*on, AT], how="left").join(before, on=[*on, _BEFORE], how="left")
 
 
-def _page() -> pl.Expr:
-    """Return a hash of the page's URL. It is stable only within a process."""
-    return pl.when(pl.col(URL).is_not_null()).then(pl.col(URL).hash()).alias(_PAGE)
-
-
 def price_list_figures(history: pl.LazyFrame, price_list: pl.DataFrame) -> dict[str, int]:
     """Count the current price-list rows, and count the rows that cannot be compared by reason."""
     now = price_list.filter(pl.col("valid_to").is_null())
@@ -205,7 +200,9 @@ def price_list_figures(history: pl.LazyFrame, price_list: pl.DataFrame) -> dict[
     is_priced = known_price(pl.col("current_price")).is_not_null()
     theirs = current.select(page.hash().alias(_PAGE), pl.when(is_priced).then(unit).alias("theirs"))
     # Most pages have only comparable prices, so the others are found first.
-    ours = priced.lazy().select(_page(), unit.alias("ours"))
+    ours = priced.lazy().select(
+        pl.when(pl.col(URL).is_not_null()).then(pl.col(URL).hash()).alias(_PAGE), unit.alias("ours")
+    )
     other = theirs.join(ours, on=_PAGE).filter(pl.col("theirs").ne_missing(pl.col("ours")))
     pages = other.select(pl.col(_PAGE).unique().implode()).collect(engine="streaming").to_series()
     asked = priced.filter(pl.col(URL).hash().is_in(pages))

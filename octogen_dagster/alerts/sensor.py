@@ -80,7 +80,9 @@ def build_alert_sensor(
         if not updated:
             return dg.SkipReason("The alerts have not been materialized since the last tick.")
         reported_key = beside(SnapshotKeys(store, key).of(None), f".{name}.reported")
-        reported = _reported(store, reported_key)
+        reported = pl.DataFrame(schema=_REPORTED)
+        if store.exists(reported_key):
+            reported = store.scan(reported_key).collect()
         files = [SnapshotKeys(store, key).of(partition) for partition in updated]
         there = {file: file for file in files if store.exists(file)}
         stored = store.scan_together(there, _with_file) if there else _NO_ALERTS
@@ -125,10 +127,6 @@ def _with_file(file: str, alerts: pl.LazyFrame) -> pl.LazyFrame:
 
 
 _NO_ALERTS = _with_file("", pl.LazyFrame(schema=ALERTS_SCHEMA))
-
-
-def _reported(store: Store, key: str) -> pl.DataFrame:
-    return store.scan(key).collect() if store.exists(key) else pl.DataFrame(schema=_REPORTED)
 
 
 def _kept(reported: pl.DataFrame, files: Sequence[str], present: pl.DataFrame) -> pl.DataFrame:

@@ -86,14 +86,6 @@ Shown = Mapping[str, Any]
 """Metadata by name: numbers, frames shown as tables, and `Markdown` texts."""
 
 
-def _rows_sentence(figures: Figures, _: pl.LazyFrame) -> str:
-    return f"**{count(figures['rows'], 'row')}**"
-
-
-def _unchanged(rows: pl.LazyFrame) -> pl.LazyFrame:
-    return rows
-
-
 @dataclass(frozen=True, eq=False)
 class TableKind:
     """What a stored table contains, and how to check and show it. Kinds compare by identity.
@@ -132,7 +124,9 @@ class TableKind:
     watched: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     made_from: Mapping[str, Sequence[str]] = field(default_factory=dict)
     accumulates: bool = False
-    sentence: Callable[[Figures, pl.LazyFrame], str] = _rows_sentence
+    sentence: Callable[[Figures, pl.LazyFrame], str] = lambda figures, _: (
+        f"**{count(figures['rows'], 'row')}**"
+    )
     preview: Callable[[pl.LazyFrame], pl.DataFrame] = first_columns
     parts: Mapping[str, Callable[[Published], Shown]] = field(default_factory=dict)
     first: tuple[str, ...] = ()
@@ -140,7 +134,7 @@ class TableKind:
     line: str | None = "rows"
     checks: Mapping[str, Check] = field(default_factory=dict)
     rules: Sequence[Rule] = ()
-    in_order: Callable[[pl.LazyFrame], pl.LazyFrame] = _unchanged
+    in_order: Callable[[pl.LazyFrame], pl.LazyFrame] = lambda rows: rows
 
     def __post_init__(self) -> None:
         columns = {*self.schema, *(["fetched_at"] if self.accumulates else [])}

@@ -12,7 +12,7 @@ import dagster as dg
 import msgspec
 
 from octogen_dagster.api.catalog_sources import CatalogService
-from octogen_dagster.api.catalog_states import CatalogList, CatalogState
+from octogen_dagster.api.catalog_states import CatalogState
 from octogen_dagster.assets.definition import RESOURCE, require_asset
 from octogen_dagster.assets.latest import (
     DATA_VERSION_TAG,
@@ -108,7 +108,8 @@ def build_catalog_sensor(
         now = _clock()
         busy = read_busy(context.instance, products.key, now.timestamp(), partitions.catalog_key)
         try:
-            listed = _list_catalogs(getattr(context.resources, resource_key))
+            octogen = getattr(context.resources, resource_key)
+            listed = service_of_a_tick(octogen).fetch_catalogs()
         except (OctogenError, ValueError) as error:
             return skip_or_fail(context, name, "Could not list catalogs", error)
         done, cursor = _latest_versions(context, products.key, partitions)
@@ -170,10 +171,6 @@ def service_of_a_tick(octogen: OctogenResource) -> CatalogService:
     deadline = min(service.retry.deadline, LISTING_TIMEOUT)
     retry = dataclasses.replace(service.retry, deadline=deadline)
     return dataclasses.replace(service, retry=retry).within(_MAX_LISTING_SECONDS)
-
-
-def _list_catalogs(octogen: OctogenResource) -> CatalogList:
-    return service_of_a_tick(octogen).fetch_catalogs()
 
 
 class _CachedVersions(msgspec.Struct):

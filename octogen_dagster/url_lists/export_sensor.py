@@ -23,8 +23,7 @@ from octogen_dagster.url_lists.list_asset import LIST_NAME, name_of_list
 from octogen_dagster.url_lists.sync import live_url_lists
 
 if TYPE_CHECKING:
-    from octogen_dagster.api.url_lists import CoverageUrlList
-    from octogen_dagster.products.resource import OctogenResource
+    pass
 
 
 def build_url_list_sensor(
@@ -88,7 +87,9 @@ def build_url_list_sensor(
             if any(read_busy(instance, asset, now) for asset in keys)
         }
         try:
-            lists = _read_lists(getattr(context.resources, resource_key))
+            octogen = getattr(context.resources, resource_key)
+            with BlockingClient(service_of_a_tick(octogen)) as client:
+                lists = {each.name: each for each in live_url_lists(client)}
         except (OctogenError, ValueError) as error:
             return skip_or_fail(context, name, "The URL lists could not be listed", error)
         wanted = [
@@ -133,12 +134,6 @@ def _by_export(
     if not names:
         raise ValueError("assets must include an asset built by build_url_list_export_asset.")
     return names, runs
-
-
-def _read_lists(octogen: "OctogenResource") -> "dict[str, CoverageUrlList]":
-    """Return the lists that are not being deleted, by name."""
-    with BlockingClient(service_of_a_tick(octogen)) as client:
-        return {each.name: each for each in live_url_lists(client)}
 
 
 def _read(instance: dg.DagsterInstance, assets: Sequence[dg.AssetKey]) -> str | None:
