@@ -7,7 +7,7 @@ import json
 import re
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from datetime import date, time
+from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any, TextIO
 
@@ -57,6 +57,11 @@ def _csv_text(value: Any) -> str:
 def count(number: int, singular: str, plural: str = "") -> str:
     """Format a number with its noun, such as `1 product` or `4,512 products`."""
     return f"{number:,} {singular if number == 1 else plural or f'{singular}s'}"
+
+
+def time_text(time: datetime) -> str:
+    """Format a time with seconds, without its zone."""
+    return f"{time:%Y-%m-%d %H:%M:%S}"
 
 
 def usd(amount: Decimal | float) -> str:

@@ -103,14 +103,7 @@ def build_listing_sensor(
             return skip_or_fail(context, name, "The listings could not be read", error)
         known = context.instance.get_dynamic_partitions(str(partitions.name))
         by_key, invalid = by_partition_key(found.listings, known)
-        left_out = found.left_out
-        if invalid:
-            left_out = [
-                *left_out,
-                f"{len(invalid)} partitions in {partitions.name!r} are not listings, for example "
-                f"{invalid[0]!r}. Delete them.",
-            ]
-        _log(context, [*found.notes, *(f"Skipped: {reason}" for reason in left_out)])
+        _log(context, found, str(partitions.name), invalid)
         wanted = _wanted(by_key)
         return request_runs(
             context,
@@ -152,7 +145,16 @@ def _read(
     return found, read_states(resources.analytics_hub, names, within) if names else {}
 
 
-def _log(context: dg.SensorEvaluationContext, lines: Sequence[str]) -> None:
+def _log(
+    context: dg.SensorEvaluationContext, found: Listings, partitions: str, invalid: Sequence[str]
+) -> None:
+    """Log what the source noted and excluded, and the partitions that are not listings."""
+    lines = [*found.notes, *(f"Skipped: {reason}" for reason in found.left_out)]
+    if invalid:
+        lines.append(
+            f"Skipped: {len(invalid)} partitions in {partitions!r} are not listings, for example "
+            f"{invalid[0]!r}. Delete them."
+        )
     for line in lines[:_MAX_LINES]:
         context.log.info(line)
     if len(lines) > _MAX_LINES:

@@ -1,4 +1,4 @@
-"""Options shared by several commands."""
+"""Options and text shared by several commands."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True}
 FILE = click.Path(dir_okay=False, path_type=Path)
 SECONDS = click.FloatRange(min=0, min_open=True)
+DRY_RUN = "Dry run: no changes are made. To apply them, add --apply."
+"""The first line of a dry run's output."""
 _LOGINS = {
     "mcp_token_command",
     "mcp_token_uri",

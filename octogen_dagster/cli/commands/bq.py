@@ -12,6 +12,7 @@ import click
 from octogen_dagster.cli.errors import FAILED, reporting_errors
 from octogen_dagster.cli.options import (
     CONTEXT_SETTINGS,
+    DRY_RUN,
     FILE,
     SECONDS,
     Group,
@@ -19,7 +20,6 @@ from octogen_dagster.cli.options import (
     mcp_option,
     mcp_url_option,
 )
-from octogen_dagster.cli.printing import DRY_RUN
 from octogen_dagster.printable import printable
 
 if TYPE_CHECKING:

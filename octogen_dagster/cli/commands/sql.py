@@ -13,9 +13,8 @@ import click
 
 from octogen_dagster.cli.errors import reporting_errors
 from octogen_dagster.cli.options import CONTEXT_SETTINGS, Command
-from octogen_dagster.cli.printing import time_text
 from octogen_dagster.cli.project import Project
-from octogen_dagster.printable import printable, write_csv
+from octogen_dagster.printable import printable, time_text, write_csv
 
 if TYPE_CHECKING:
     from octogen_dagster.storage.store import Store

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from octogen_dagster.cli.errors import BAD_INPUT, fail, reporting_errors
-from octogen_dagster.cli.options import CONTEXT_SETTINGS, Group
-from octogen_dagster.cli.printing import DRY_RUN, time_text
+from octogen_dagster.cli.options import CONTEXT_SETTINGS, DRY_RUN, Group
 from octogen_dagster.errors import MissingAPIKeyError
-from octogen_dagster.printable import count, printable
+from octogen_dagster.printable import count, printable, time_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
