@@ -111,12 +111,7 @@ def build_url_matches_asset(
             covered_urls = exported.select(EXPORTED.names()).cast(EXPORTED).collect()
             found = url_matches(own.collect(), covered_urls, products)
         if found.url_counts[COVERED] and not found.figures["products"]:
-            raise dg.Failure(
-                f"{coverage.key.to_user_string()} reports products for "
-                f"{count(found.url_counts[COVERED], 'URL')}, but {offers.key.to_user_string()} has "
-                "no products. Nothing was published. Materialize both again.",
-                allow_retries=False,
-            )
+            raise _no_products(found.url_counts[COVERED], coverage, offers)
         newest = cast("datetime | None", covered_urls["exported_at"].max())
         return dg.MaterializeResult(
             value=_source(found, newest),
@@ -138,6 +133,17 @@ def _require_columns(frame: pl.LazyFrame, asset: dg.AssetsDefinition, names: Ite
             "needed to match URLs. Add the column to the columns that are read.",
             allow_retries=False,
         )
+
+
+def _no_products(
+    covered: int, coverage: dg.AssetsDefinition, offers: dg.AssetsDefinition
+) -> dg.Failure:
+    return dg.Failure(
+        f"{coverage.key.to_user_string()} reports products for {count(covered, 'URL')}, but "
+        f"{offers.key.to_user_string()} has no products. Nothing was published. Materialize both "
+        "again.",
+        allow_retries=False,
+    )
 
 
 def _source(found: Matches, exported_at: datetime | None) -> FrameSource:
