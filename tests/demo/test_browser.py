@@ -99,7 +99,7 @@ def test_a_person_sees_the_product_in_the_demo(tmp_path: Path) -> None:
                 "sweaters_schedule",
             )
             page.goto(f"{url}/assets/octogen_products")
-            sees(page, re.compile("products of each catalog"), "Price before a discount")
+            sees(page, re.compile("products in each catalog"), "Price before a discount")
             page.screenshot(path=screenshots / "columns.png")
         except BaseException:
             page.screenshot(path=screenshots / "failed.png")

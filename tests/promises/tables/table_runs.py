@@ -168,7 +168,12 @@ def _json(value: Any) -> Any:
 def assert_same_rows(found: Sequence[Row], expected: Sequence[Row]) -> None:
     """Check that a table has exactly these rows, in any order; an absent value is null."""
     names = sorted({name for row in (*found, *expected) for name in row})
-    assert _sorted(found, names) == _sorted(expected, names)
+    there, wanted = _sorted(found, names), _sorted(expected, names)
+    extra = [row for row in there if row not in wanted]
+    missing = [row for row in wanted if row not in there]
+    assert there == wanted, (
+        f"{len(extra)} extra: {extra[:1]}, {len(missing)} missing: {missing[:1]}"
+    )
 
 
 def _sorted(rows: Sequence[Row], names: Sequence[str]) -> list[Row]:
