@@ -145,7 +145,7 @@ def test_a_run_makes_the_list_and_the_next_ones_send_what_differs(
     assert "nothing" in shown["octogen/rejected_urls"]
     columns = {each.name: each.description for each in shown["dagster/column_schema"].columns}
     assert columns["price"] is None
-    assert "normalizes" in str(columns["normalized_url"])
+    assert "normalized by Octogen" in str(columns["normalized_url"])
     assert members(octogen) == {*pages(1, 2)}
 
     more = pages(1, 2, 3, 4, 5, 6)
