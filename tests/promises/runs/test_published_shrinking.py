@@ -237,3 +237,15 @@ def test_a_price_is_plotted_once_for_each_currency(project: Project) -> None:
     quantiles = numbers["price_quantiles"]
     assert quantiles.keys() == {"eur", "jpy", "no_currency"}
     assert quantiles["eur"] == {"p05": 10.0, "p25": 20.0, "p50": 20.0, "p75": 30.0, "p95": 30.0}
+
+
+def test_lookups_are_charged_and_counted(project: Project) -> None:
+    service = PublishedService({"acme": ["1", "2", "3"]})
+    products = od.build_products_asset("products")
+    details = od.build_product_details_asset(products, name="details")
+    with service.running():
+        octogen = octogen_at(service, catalog_source=od.NamedCatalogs(["acme"]))
+        result = project.run([products, details], octogen)
+        numbers = figures(result, "details")
+        assert numbers["requests"] == numbers["charged_requests"] == len(service.lookups) == 3
+        assert numbers["cost_usd"] == pytest.approx(0.006)

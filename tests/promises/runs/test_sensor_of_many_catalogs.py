@@ -215,3 +215,14 @@ def test_a_partition_that_was_deleted_brings_its_neighbours_together(
     fleet.shops.indexed |= dict.fromkeys("ac", NOON)
     fleet.now += timedelta(minutes=30)
     assert fleet.requested() == ["a c b"]  # it is listed, so it is added again, as the last one
+
+
+def test_many_catalogs_that_failed_in_one_run_wait(instance: dg.DagsterInstance) -> None:
+    keys = [f"shop-{number}" for number in range(40)]
+    fleet = Fleet(instance, Shops(*keys), None)
+    (run,) = fleet.tick()
+    fleet.end(run, *keys)
+    fleet.now += timedelta(minutes=9)
+    assert fleet.tick() == []
+    fleet.now += timedelta(minutes=2)
+    assert len(fleet.tick()) == 1
