@@ -97,5 +97,5 @@ from octogen_dagster import *
 from octogen_dagster import __version__
 print(__version__)")
     message=$("$work/empty/bin/octogen-dagster" sandbox 2>&1 || true)
-    grep -q 'pip install "octogen-dagster\[sandbox\]"' <<<"$message"
+    grep -q 'Add "octogen-dagster\[sandbox\]"' <<<"$message"
 }
