@@ -172,6 +172,14 @@ def test_saved_pages_are_worth_what_the_run_was_spared(
     assert statistics.metrics()["cost_saved_usd"] == saved_usd
 
 
+def test_a_brand_without_a_name_counts_as_null() -> None:
+    brands = [{"name": "Acme"}, {"name": None}, None, {"name": "Acme"}]
+    metrics = product_metrics([{"current_price": 1.0, "brand": brand} for brand in brands])
+    assert metrics["null_share_brand"] == 0.5
+    assert isinstance(metrics["null_fractions"], dict)
+    assert metrics["null_fractions"]["brand"] == 0.5
+
+
 def test_the_quantiles_are_those_of_the_most_common_currencies() -> None:
     codes = ["AAA", "BBB", "CCC", "DDD", "EEE", "FFF"]
     rows = [{"current_price": 1.0, "currency": code} for code in [*codes[1:], *codes]]

@@ -118,6 +118,16 @@ def test_without_a_stamp_two_pages_are_compared(shop: Shop, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
+def test_without_a_stamp_a_page_that_changed_costs_all(shop: Shop, tmp_path: Path) -> None:
+    shop.indexed_at["acme"] = None
+    die(shop, tmp_path)
+    shop.state = 2
+    assert run(shop, tmp_path).success
+    assert shop.pages_of("acme")[-PAGES:] == WHOLE
+    check(shop, tmp_path, price=2.0)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [400, 410, 422])
 def test_a_cursor_that_is_refused_costs_all(shop: Shop, tmp_path: Path, status: int) -> None:
     die(shop, tmp_path)
