@@ -422,7 +422,7 @@ def _read_requested(
 
 
 def _requested_at(run: dg.RunRecord) -> float:
-    """Return when a tick requested the run, or else the run's creation time."""
+    """Return the time when a tick requested the run; without one, its creation time."""
     tags, at = run.dagster_run.tags, run.create_timestamp
     if REQUEST_TAG in tags and RUN_KEY_TAG in tags:
         at = datetime.fromisoformat(tags[RUN_KEY_TAG].rpartition(" ")[2])

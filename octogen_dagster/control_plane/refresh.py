@@ -266,7 +266,7 @@ def _unlock(locking: Future[_Locked]) -> None:
 
 
 def _is_of_no_use(done: Future[Issued]) -> bool:
-    """Return True if an abandoned exchange failed, never began or ended too long ago."""
+    """Return True if an abandoned exchange failed, never began, or ended too long ago."""
     if done.cancelled():
         return True
     return done.exception() is not None or done.result().renewed_at <= time.monotonic()

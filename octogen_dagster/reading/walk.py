@@ -314,7 +314,7 @@ class WalkRead:
         self.effective_query = query
 
     def _require_products(self, page: ProductPage) -> None:
-        """Reject a catalog without products, unless the source counts 0.
+        """Reject a catalog that has no products, unless the source also reports 0.
 
         The service sends the same response for an unknown catalog key.
         """

@@ -347,7 +347,7 @@ class Store:
     def _explained(
         self, key: str, problem: str, *, but: type[Exception] = OctogenSnapshotError
     ) -> Iterator[None]:
-        """Convert errors to OctogenSnapshotError, except errors of the type `but`."""
+        """Convert errors to OctogenSnapshotError, except those of the type in `but`."""
         try:
             yield
             return
