@@ -42,11 +42,10 @@ def name_mistakes(cls: type[BaseModel], settings: Any, handler: Callable[[Any], 
         return handler(settings)
     except ValidationError as error:
         mistakes = error.errors()
-    missing = [each for each in mistakes if _is_missing(cls, each)]
     if any(_is_unknown(each) for each in mistakes):
         # The missing setting might be the mistyped one.
-        mistakes = [each for each in mistakes if each not in missing]
-    named = [_named(cls, each, is_missing=each in missing) for each in mistakes]
+        mistakes = [each for each in mistakes if not _is_missing(cls, each)]
+    named = [_named(cls, each) for each in mistakes]
     hide_input = bool(cls.model_config.get("hide_input_in_errors"))
     raise ValidationError.from_exception_data(cls.__name__, named, hide_input=hide_input)
 
@@ -62,13 +61,13 @@ def _is_missing(cls: type[BaseModel], mistake: ErrorDetails) -> bool:
     return field is not None and field.is_required() and is_omitted
 
 
-def _named(cls: type[BaseModel], mistake: ErrorDetails, *, is_missing: bool) -> InitErrorDetails:
+def _named(cls: type[BaseModel], mistake: ErrorDetails) -> InitErrorDetails:
     from pydantic_core import InitErrorDetails, PydanticCustomError
 
     kind, text, known = mistake["type"], mistake["msg"], cls.model_fields
     name = str(mistake["loc"][0]) if mistake["loc"] else ""
     context = mistake.get("ctx", {})
-    if is_missing:
+    if _is_missing(cls, mistake):
         kind, text = "missing", f"{cls.__name__} needs {name}. {known[name].description or ''}"
     elif _is_unknown(mistake):
         meant = did_you_mean(name, known) or f" Use one of {', '.join(sorted(known))}."

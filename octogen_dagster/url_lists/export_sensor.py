@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 
@@ -21,9 +21,6 @@ from octogen_dagster.products.catalog_sensor import service_of_a_tick
 from octogen_dagster.url_lists.export import last_exported_at, version_of
 from octogen_dagster.url_lists.list_asset import LIST_NAME, name_of_list
 from octogen_dagster.url_lists.sync import live_url_lists
-
-if TYPE_CHECKING:
-    pass
 
 
 def build_url_list_sensor(

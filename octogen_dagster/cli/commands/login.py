@@ -176,11 +176,12 @@ def _advising(redirect_uri: str) -> Iterator[None]:
             FAILED,
         )
     except OctogenError as error:
-        if not os.environ.get("OCTOGEN_MCP_ACCESS_TOKEN"):
-            raise
-        raise type(error)(
-            f"{error} The sandbox needs no login: OCTOGEN_MCP_ACCESS_TOKEN is used instead."
-        ) from None
+        if os.environ.get("OCTOGEN_MCP_ACCESS_TOKEN"):
+            error.args = (
+                f"{error} OCTOGEN_MCP_ACCESS_TOKEN is set, so no login is needed, for example "
+                "with a sandbox.",
+            )
+        raise
 
 
 def _mcp_url(mcp_url: str | None, resource: str | None) -> str:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
-import signal
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,48 +16,12 @@ from octogen_dagster.sandbox import url_lists
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.url_lists import sync
-from tests.api.servers import RawServer, Received, http
+from tests.promises.lists.url_list_runs import articles_of, materialize_list
 from tests.results import failure, is_retried, metadata, octogen_at, stored, warnings
 
 NAME = "competitors"
 RETRIED = dg.RetryPolicy(max_retries=1)
 SHOP = "https://shop.example"
-
-
-def articles_of(table: pl.DataFrame | Sequence[str | None]) -> dg.AssetsDefinition:
-    """An own table, or one with these addresses."""
-    if not isinstance(table, pl.DataFrame):
-        schema = {"sku": pl.String, "url": pl.String}
-        rows = [(f"sku{place}", url) for place, url in enumerate(table)]
-        table = pl.DataFrame(rows, schema=schema, orient="row")
-
-    @dg.asset(io_manager_key="own_io_manager")
-    def articles() -> pl.DataFrame:
-        return table
-
-    return articles
-
-
-def materialize_list(
-    table: pl.DataFrame | Sequence[str | None],
-    resources: Mapping[str, Any],
-    instance: dg.DagsterInstance | None = None,
-    config: Mapping[str, Any] | None = None,
-    *,
-    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.WARN,
-    **arguments: Any,
-) -> dg.ExecuteInProcessResult:
-    """Materialize a table and the list of its addresses, with its check."""
-    articles = articles_of(table)
-    url_list = build_url_list_asset("competitors", articles, **arguments)
-    checks = build_url_list_checks(url_list, severity=severity)
-    return dg.materialize(
-        [articles, url_list, *checks],
-        resources={"own_io_manager": dg.mem_io_manager, **resources},
-        instance=instance,
-        run_config={"ops": {"competitors": {"config": dict(config or {})}}},
-        raise_on_error=False,
-    )
 
 
 @pytest.fixture
@@ -325,48 +286,6 @@ def test_a_run_waits_until_a_new_list_is_active(tmp_path: Path) -> None:
     with Sandbox(catalogs={"northpeak": 5}, url_list_seconds=0.5) as slow:
         result = run(pages(1), octogen_at(slow), tmp_path)
     assert metadata(result, NAME)["octogen/status"] == "active"
-
-
-@contextmanager
-def provisioned_as(status: str, *, is_stopped: bool = False) -> Iterator[RawServer]:
-    """A service whose new list has a status after its addresses, and stops the run if it shall."""
-
-    def respond(request: Received) -> list[bytes]:
-        url_list = {"urlListId": "cul_1", "name": NAME, "urlCount": 0, "bigQuery": None}
-        match request.method, request.target.partition("?")[0].rpartition("/")[2]:
-            case "GET", "url-lists":
-                return http(200, {"items": [], "nextCursor": None})
-            case "POST", "url-lists":
-                return http(201, url_list | {"status": "provisioning"})
-            case "POST", _:
-                accepted = [{"url": url, "normalizedUrl": url} for url in request.json["urls"]]
-                answer = {"accepted": accepted, "rejected": [], "urlCount": len(accepted)}
-                return http(200, answer | {"requestId": "r-1"})
-        if is_stopped:
-            os.kill(os.getpid(), signal.SIGINT)
-        return http(200, url_list | {"status": status})
-
-    with RawServer(respond) as server:
-        yield server
-
-
-def test_a_status_that_nobody_knows_is_reported_and_ends_the_wait(tmp_path: Path) -> None:
-    with provisioned_as("resting") as service:
-        result = run([f" {SHOP}/p1 ", f"{SHOP}/p1"], octogen_at(service), tmp_path)
-    assert metadata(result, NAME)["octogen/status"] == "resting"
-    assert counts(result) == (1, 1, 0, 0)  # blanks around an address make no difference
-
-
-def test_a_list_that_is_deleted_while_it_is_provisioned_is_an_error(tmp_path: Path) -> None:
-    with provisioned_as("delete_pending") as service:
-        result = run(pages(1), octogen_at(service), tmp_path)
-    assert "(cul_1) was deleted during this run" in failure(result)
-
-
-def test_a_run_that_is_stopped_does_not_wait_for_a_new_list(tmp_path: Path) -> None:
-    with provisioned_as("provisioning", is_stopped=True) as service:
-        assert not run(pages(1), octogen_at(service), tmp_path).success
-    assert [each.method for each in service.received] == ["GET", "POST", "POST", "GET"]
 
 
 @pytest.mark.parametrize(

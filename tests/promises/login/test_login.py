@@ -249,7 +249,7 @@ def test_beside_the_sandbox_no_login_is_needed(
             monkeypatch.setenv(name, value)
         done = log_in("--no-open")
     assert (done.exit_code, done.stdout) == (1, "")
-    assert "sandbox needs no login" in done.stderr
+    assert "no login is needed" in done.stderr
     assert "OCTOGEN_MCP_ACCESS_TOKEN" in done.stderr
 
 
