@@ -51,7 +51,7 @@ def _tables() -> str:
     for page in dict.fromkeys(GUIDE_OF.values()):
         guide = (ROOT / page).read_text()
         (title,) = re.findall(r"^# Load catalogs into (.+)", guide)
-        (tested,) = re.findall(r"^\* Tested (.+(?:\n .+)*)\.$", guide, re.MULTILINE)
+        (tested,) = re.findall(r"^\* Tested (.+?)(?:, (?!but)|\.$)", guide, re.S | re.M)
         kinds = ", ".join(f"`{kind}`" for kind in GUIDE_OF if GUIDE_OF[kind] == page)
         rows.append((kinds, f"[{title}]({PurePath(page).name})", " ".join(tested.split())))
     table = "\n".join(_table(("`destination`", "guide", "tested"), rows))
