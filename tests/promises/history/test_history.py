@@ -33,12 +33,10 @@ from tests.limits import limited
 from tests.promises.history.history_runs import (
     ASSET,
     MOMENTS,
-    ORDER,
     Pipeline,
     put_in_and_die,
 )
-from tests.results import cells, metadata, octogen_at, of_range
-from tests.servers.buckets import ENVIRONMENT, S3Bucket
+from tests.results import cells, metadata, octogen_at
 
 PROCESS_SECONDS = 120.0
 CHANGING = ["valid_to", "is_current"]
@@ -565,63 +563,3 @@ def test_history_that_was_stored_without_brands_goes_on(tmp_path: Path) -> None:
         ("hat", None, None, None),
         ("scarf", day(3), None, None),
     ]
-
-
-@pytest.mark.long
-def test_a_history_in_a_bucket_is_read_and_a_snapshot_forgotten_there(
-    bucket: S3Bucket, pipeline: Pipeline, shops: Sandbox
-) -> None:
-    pipeline.store()
-    pipeline.put_in()
-    shops.next_day()
-    last = pipeline.store()
-    pipeline.put_in()
-    expected = pipeline.scan()
-    snapshots = iter(pipeline.snapshots.values())
-
-    @dg.asset(name="products")
-    def products() -> pl.DataFrame:
-        return next(snapshots)
-
-    assets = [products, od.build_product_history_asset(products)]
-    for _ in range(2):
-        assert dg.materialize(assets, resources={"io_manager": bucket.io_manager()}).success
-    options = {
-        name: ENVIRONMENT[value.env_var_name] if isinstance(value, dg.EnvVar) else value
-        for name, value in bucket.options.items()
-    }
-    there: dict[str, Any] = {"asset": ASSET, "storage_options": options}
-    history = od.scan_history(bucket.base_dir, **there).collect()
-    assert_frame_equal(history.sort(*ORDER, "valid_from"), expected.sort(*ORDER, "valid_from"))
-    forget_snapshot(bucket.base_dir, last, **there)
-    remaining = od.scan_history(bucket.base_dir, as_of=last, **there).collect()
-    assert remaining.height == len(pipeline.snapshots[min(pipeline.snapshots)])
-    assert remaining["is_current"].all()
-
-
-def test_the_histories_of_many_catalogs_are_made_in_one_run(
-    tmp_path: Path, octogen: od.OctogenResource, instance: dg.DagsterInstance, shops: Sandbox
-) -> None:
-    policy = dg.BackfillPolicy.single_run()
-    products = od.build_products_asset(
-        "products", partitions_def=od.catalog_partitions, backfill_policy=policy, retry_policy=None
-    )
-    history = od.build_product_history_asset(products, backfill_policy=policy)
-    instance.add_dynamic_partitions("octogen_catalogs", ["northpeak", "strada"])
-    resources = {
-        "octogen": octogen,
-        "io_manager": od.ParquetSnapshotIOManager(base_dir=str(tmp_path)),
-    }
-    ends = of_range("northpeak", "strada")
-    for asset in (products, history):
-        result = dg.materialize(
-            [products, history],
-            selection=[asset],
-            instance=instance,
-            resources=resources,
-            tags=ends,
-        )
-        assert result.success
-    found = od.scan_history(str(tmp_path), asset=ASSET).collect()["catalog_key"].value_counts()
-    assert dict(found.rows()) == {"northpeak": 230, "strada": 120}
-    assert instance.get_materialized_partitions(history.key) == {"northpeak", "strada"}

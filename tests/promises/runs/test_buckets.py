@@ -280,19 +280,3 @@ def test_a_frame_of_a_snapshot_that_is_replaced_is_not_of_two_states(bucket: S3B
         match=r"made\.parquet was replaced while it was being read\. Run it again",
     ):
         frame.collect()
-
-
-@pytest.mark.slow
-def test_a_read_that_fails_leaves_the_snapshot_byte_for_byte(
-    bucket: S3Bucket, service: PagedService
-) -> None:
-    assert run(bucket, service).success
-    before = bucket.get("snapshots/products.parquet")
-
-    def fail(_key: str, page: int, products: list[dict[str, Any]]) -> None:
-        if page == 8:
-            products[0]["currentPrice"] = "a lot"
-
-    service.change = fail
-    assert not run(bucket, service).success
-    assert bucket.get("snapshots/products.parquet") == before

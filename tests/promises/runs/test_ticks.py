@@ -224,24 +224,3 @@ def test_a_control_plane_that_is_not_there_fails_the_third_tick_in_a_row(
         assert f"{problem}, for the third tick in a row or longer. " in listings.failure()
     listings.tick()
     assert listings.read() == Counter(["northpeak"])
-
-
-def test_each_listing_is_subscribed_to_once(listings: Daemon, shops: Sandbox) -> None:
-    shops.hub.share("northpeak")
-    shops.hub.share("strada", granted=False)
-    listings.tick()
-    shops.hub.grant_access("strada")
-    listings.tick()
-    listings.forget()
-    listings.tick()
-    assert listings.tick().skip_reason == "None of 2 listings is due."
-    assert listings.read() == Counter(["northpeak", "strada"])
-    calls = [call.outcome for call in shops.hub.calls if call.method == "SubscribeListing"]
-    assert calls == ["OK", "OK"]
-
-
-def test_a_key_that_is_refused_fails_the_tick(
-    catalogs: Daemon, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("STOREROUTER_API_KEY", "another")
-    assert "Could not list catalogs. " in catalogs.failure()
