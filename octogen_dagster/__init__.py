@@ -1,4 +1,4 @@
-"""The names that a definitions file or a notebook uses.
+"""Public names for definitions files and notebooks.
 
 `__init__.pyi` lists them. Each is imported when it is first used, so that a command starts without
 Dagster and Polars.

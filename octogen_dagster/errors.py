@@ -127,7 +127,7 @@ class OctogenPagingError(OctogenError):
 
 
 class OctogenSplitCatalogError(OctogenPagingError):
-    """A catalog was read in several walks that overlapped or missed products."""
+    """A catalog was read in several parts that overlapped or missed products."""
 
     persistence = Persistence.PERMANENT
 

@@ -96,7 +96,7 @@ class OnceLog:
         self._logged: set[object] = set()
 
     def warn(self, line: str, reason: object = None) -> None:
-        """Log the line, unless one was already logged for this reason, by default the line."""
+        """Log a line once for each reason; the reason defaults to the line."""
         with self._lock:
             is_new = (reason or line) not in self._logged
             self._logged.add(reason or line)

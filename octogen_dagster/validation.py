@@ -55,7 +55,7 @@ def _is_unknown(mistake: ErrorDetails) -> bool:
 
 
 def _is_missing(cls: type[BaseModel], mistake: ErrorDetails) -> bool:
-    """True for a required setting. Dagster passes None if it is omitted."""
+    """True for a missing required setting, which Dagster passes as None."""
     field = cls.model_fields.get(str(mistake["loc"][0])) if len(mistake["loc"]) == 1 else None
     is_omitted = mistake["type"] == "missing" or mistake["input"] is None
     return field is not None and field.is_required() and is_omitted

@@ -1,4 +1,4 @@
-"""Alert rules and notifiers. Each one is imported on first use."""
+"""Alert rules and notifiers, each imported on first use."""
 
 import importlib
 from typing import TYPE_CHECKING

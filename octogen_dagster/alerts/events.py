@@ -101,7 +101,7 @@ def events_of(
 def without_repeats(
     events: pl.DataFrame, rule: AlertRule, identity: Sequence[str], price: str
 ) -> pl.DataFrame:
-    """Drop events in the cool-down of an earlier event, unless the price has moved further.
+    """Drop an event within `again_after` of the last kept one, unless the price moved further.
 
     The last column of `identity` is the time.
     """
@@ -134,7 +134,7 @@ def first_seen_of(observed: Observed, catalogs: Sequence[str | None]) -> pl.Data
 
 
 def _seen(columns: Mapping[str, pl.DataType]) -> list[pl.Expr]:
-    """Return the brand and category. If the product is gone, they are taken from the history."""
+    """Return the brand and category, which come from the history if the product is gone."""
     brand = pl.col("brand_name")
     if isinstance(columns.get("brand"), pl.Struct):
         brand = pl.struct(brand.alias("name"))

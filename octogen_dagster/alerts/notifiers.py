@@ -72,7 +72,7 @@ class _Notifier(Settings, ABC):
 
 
 class SlackNotifier(_Notifier):
-    """Posts alerts to a Slack channel. Pass it to `build_alert_sensor` as `notify`.
+    """Posts alerts to a Slack channel. Pass an instance to `build_alert_sensor` as `notify`.
 
     A message lists the first 20 events, each with a link to the product, and the number of
     remaining events. Messages are sent as rich text, so text from a shop cannot add links, mentions
@@ -130,7 +130,7 @@ def _problem(request: urllib.request.Request) -> str:
 
 
 class EmailNotifier(_Notifier):
-    """Emails alerts. Pass it to `build_alert_sensor` as `notify`.
+    """Emails alerts. Pass an instance to `build_alert_sensor` as `notify`.
 
     An email lists the first 20 events and attaches the first 10,000 as a CSV file. Text from shops
     is escaped so that spreadsheets do not execute it as formulas. The connection uses STARTTLS, or

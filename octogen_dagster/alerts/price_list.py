@@ -136,7 +136,7 @@ def _moments(rows: pl.DataFrame, price_list: pl.DataFrame) -> pl.DataFrame:
 
 
 def _compared(there: pl.DataFrame, rule: PriceListRule) -> pl.DataFrame:
-    """Add the price to compare with, and whether the page's price is below it.
+    """Add the reference price, and whether the competitor's price meets the rule's condition.
 
     Null means unknown.
     """
@@ -152,9 +152,9 @@ def _compared(there: pl.DataFrame, rule: PriceListRule) -> pl.DataFrame:
 
 
 def _became(there: pl.DataFrame, moments: pl.DataFrame, group: Sequence[str]) -> pl.DataFrame:
-    """Return when each group's first page went below the reference price.
+    """Return when the first page for each SKU or URL went below the reference price.
 
-    Each row has the group's cheapest page at that time.
+    Each row has the cheapest page at that time. The columns in `group` identify a SKU or a URL.
     """
     is_below = pl.col(_IS_BELOW)
     known = there.group_by(*_OF_PAGE, AT).agg(
@@ -191,7 +191,7 @@ def _ranked(became: pl.DataFrame, rows: pl.DataFrame, price_list: pl.DataFrame) 
 
 
 def price_list_figures(history: pl.LazyFrame, price_list: pl.DataFrame) -> dict[str, int]:
-    """Count the current price-list rows, and count the rows that cannot be compared by reason."""
+    """Count the current price-list rows and, for each reason, the rows that cannot be compared."""
     now = price_list.filter(pl.col("valid_to").is_null())
     priced = now.filter(pl.col(LIST_PRICE).is_not_null()).drop("valid_from", "valid_to")
     current = history.filter("is_current")

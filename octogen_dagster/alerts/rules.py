@@ -351,7 +351,7 @@ class Disappeared(AlertRule):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CurrencyChanged(AlertRule):
-    """The product's currency changed. This rule is added automatically if there are price rules."""
+    """The product's currency changed. `CurrencyChanged` is added automatically to price rules."""
 
     happened = "in another currency"
 
@@ -471,7 +471,7 @@ def check_rule_names(rules: Sequence[AlertRule]) -> None:
 
 
 def with_currency_changes(rules: Sequence[AlertRule]) -> list[AlertRule]:
-    """Add a currency-change rule for the products in the price rules' `where`."""
+    """Add a currency-change rule for the products that the price rules cover."""
     import polars as pl
 
     of_prices = [rule for rule in rules if rule.of_prices]

@@ -130,7 +130,7 @@ _NO_ALERTS = _with_file("", pl.LazyFrame(schema=ALERTS_SCHEMA))
 
 
 def _kept(reported: pl.DataFrame, files: Sequence[str], present: pl.DataFrame) -> pl.DataFrame:
-    """Return the ids to keep: all ids in the files, and the latest ids removed from each file."""
+    """Return the alert ids to remember: all current ids, and each file's latest removed ids."""
     is_updated = pl.col("file").is_in(files)
     vanished = reported.filter(is_updated).join(
         present, on="alert_id", how="anti", maintain_order="left"

@@ -58,7 +58,7 @@ class _Applied(NamedTuple):
 
     @property
     def keeps(self) -> pl.Expr:
-        """A condition for the stored events to keep."""
+        """A condition that is true for the stored events that the update does not replace."""
         is_own = pl.col("rule") == self.rule.name
         return is_own if self.again is None else is_own & (pl.col("at") < self.again)
 
@@ -82,7 +82,7 @@ class Update(abc.ABC):
         rules: Sequence[AlertRule],
         histories: Mapping[str, Mapping[str, str]],
     ) -> None:
-        """`histories` maps a name to the file metadata of each history."""
+        """`histories` maps each history's name to its file metadata."""
         self._rules = rules
         self._said = {name: each.get(OBSERVED, "[]") for name, each in histories.items()}
         self._observed = {name: read_observed(each) for name, each in histories.items()}
@@ -101,7 +101,7 @@ class Update(abc.ABC):
 
     @contextlib.contextmanager
     def reading(self, target: SnapshotTarget, stop: threading.Event) -> Iterator[Reading]:
-        """Provide the updated alerts as a reading for the target."""
+        """Open a `Reading` of the updated alerts."""
         version, before, alerts = target.version(), target.latest_metadata(), target.latest()
         if alerts is not None and _RULES not in before:
             raise OctogenSnapshotError(
@@ -199,7 +199,7 @@ class AlertsUpdate(Update):
         history_metadata: Mapping[str, str],
         products: pl.LazyFrame,
     ) -> None:
-        """`products` is the current snapshot. A rule's `where` can use its columns."""
+        """`products` is the current snapshot, whose columns a rule's `where` can use."""
         super().__init__(with_currency_changes(rules), {"": history_metadata})
         self._history = fitted(history, HISTORY_SCHEMA)
         self._products = products

@@ -1,1 +1,1 @@
-"""Octogen's REST API over HTTP. Does not depend on Polars or Dagster."""
+"""Octogen's REST API over HTTP, independent of Polars and Dagster."""

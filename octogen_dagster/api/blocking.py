@@ -80,7 +80,7 @@ _BUFFER_BYTES = 512 << 10  # large reads need fewer callbacks per page
 def _driven(
     flow: Callable[Concatenate[Service, P], Flow[T]],
 ) -> Callable[Concatenate[BlockingClient, P], T]:
-    """Return a method that runs the flow with the client's service."""
+    """Return a `BlockingClient` method that runs `flow` with the client's service."""
 
     @functools.wraps(flow)
     def drive(self: BlockingClient, /, *args: P.args, **kwargs: P.kwargs) -> T:

@@ -45,7 +45,7 @@ _warned: set[tuple[CatalogSource, str, tuple[str, ...]]] = set()
 
 
 class CatalogSource(ABC):
-    """A source of catalogs. Subclass it to list catalogs from elsewhere."""
+    """Base class of catalog sources, including sources that you write."""
 
     @abstractmethod
     async def fetch(self, client: OctogenClient) -> CatalogList:
@@ -161,7 +161,7 @@ class ShopCatalogs(CatalogSource):
 
 @dataclass(frozen=True)
 class NamedCatalogs(CatalogSource):
-    """Catalogs given by key. They are not looked up, so their index times are unknown.
+    """Catalogs given by key. The keys are not looked up, so the index times are unknown.
 
     Args:
         keys: Catalog keys.
@@ -197,7 +197,7 @@ class Listing:
         return type(self), ()
 
     def fetched_since(self, moment: float, client: BlockingClient) -> CatalogList:
-        """Return a list that was requested at or after `moment` on the service's clock.
+        """Return a catalog list that was requested at or after `moment` on the service's clock.
 
         One thread requests it while the others wait for the result. Errors are shared too.
         """
@@ -220,7 +220,7 @@ class Listing:
         return listed
 
     def of_run(self, client: BlockingClient) -> CatalogList:
-        """Return the list for one of a run's reads.
+        """Return the catalog list for a read, reusing the list from an earlier read in the run.
 
         A list with index times is reused for ten seconds, because a read is wasted if the catalog
         was re-indexed in the meantime. An error is also reused for ten seconds. A list without
@@ -412,7 +412,7 @@ def _checked_host(text: str) -> str:
 
 
 def _temporary_error(errors: Iterable[OctogenError]) -> OctogenError | None:
-    """Return the first error that does not report a shop outside Octogen's coverage."""
+    """Return the first error other than `domain_not_covered`."""
     for error in errors:
         if not (isinstance(error, OctogenNotFoundError) and error.detail == "domain_not_covered"):
             return error

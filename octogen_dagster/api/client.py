@@ -433,7 +433,7 @@ class OctogenClient:
 
     @property
     def generation(self) -> Generation:
-        """The API contract's generation: "seed" until a response indicates "current"."""
+        """The service's API contract: "seed" (older) until a response indicates "current"."""
         return self._service.generation
 
     async def _page(

@@ -21,7 +21,7 @@ class Count(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """A read's product counts, its warnings, and the catalogs of each host with several."""
+    """A read's product counts and warnings, and the hosts that have several catalogs."""
 
     counts: Sequence[Count]
     warnings: Sequence[str]

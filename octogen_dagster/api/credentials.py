@@ -45,7 +45,7 @@ _MAX_URL_IN_MESSAGE = 200
 
 
 class ApiKey:
-    """The API key. It authenticates requests and is never shown, logged or pickled.
+    """The API key for requests, which is never shown, logged or pickled.
 
     Without an argument, the key is read from the environment: `STOREROUTER_API_KEY`,
     `OCTOGEN_PLATFORM_API_KEY`, then `OCTO_API_KEY`, which Octogen has deprecated. A pickle does not

@@ -116,7 +116,7 @@ class FacetCount(ResponseModel):
 
 
 class FacetCounts(ResponseModel):
-    """The response to `count_request`, which has only the requested facet."""
+    """The response to `count_request`, with only the requested facet."""
 
     facets: list[FacetCount] = Field(min_length=1, max_length=1)
 

@@ -108,7 +108,7 @@ Image = Annotated[ProductImage, BeforeValidator(_as_image)]
 class MerchantProductListItem(ResponseModel):
     """A product on a search page.
 
-    Only the current contract generation sends the fields after `is_active`.
+    Only the current contract has the fields after `is_active`.
 
     `is_active` defaults to true if the service omits it. If the service sends null, it is None,
     which means unknown.
@@ -139,7 +139,7 @@ class MerchantProductListItem(ResponseModel):
 
 
 class MerchantProductListPage(ResponseModel):
-    """One search page. The current generation can omit `items` or send null."""
+    """One search page. The current contract can omit `items` or send null."""
 
     items: list[MerchantProductListItem]
     next_cursor: str | None = None
@@ -358,7 +358,7 @@ class ProductResolution(ResponseModel):
 class MerchantProductUrlLookupResponse(ResponseModel):
     """The response to a lookup by product URL.
 
-    Only the current generation has the fields after `product`. If `source` is not `indexed`, no
+    Only the current contract has the fields after `product`. If `source` is not `indexed`, no
     catalog has the product and the data comes from its page.
     """
 
@@ -387,7 +387,7 @@ class DomainFieldValue(ResponseModel):
 
 
 class DomainField(ResponseModel):
-    """A facet in a catalog. `coverage` is the share of products that have it."""
+    """A facet in a catalog. `coverage` is the share of products with this facet."""
 
     name: str | None = None
     display_name: str | None = None

@@ -39,9 +39,9 @@ _LOOKUP_OPTIONS = {"resolutionMode": "index_only", "matchMode": "strict"}
 def search_flow(
     service: Service, body: Mapping[str, Any], subject: str, *, paced: bool = False
 ) -> Flow[Response]:
-    """Request one search page in the form that the service's contract generation expects.
+    """Request one search page in the form that the service's API contract expects.
 
-    The seed generation takes one key as `catalog`, the current one a list as `catalogs`. The seed
+    The seed contract takes one key as `catalog`, the current one a list as `catalogs`. The seed
     generation rejects `understand` and never interprets keywords; the current one interprets them
     unless `understand` is false. A search is first sent with `catalog` and `understand`. If a 422
     rejects `catalog`, this and later requests use `catalogs`; if it rejects `understand=False`,
@@ -108,7 +108,7 @@ def lookup_flow(
 ) -> Flow[T]:
     """Look up a product URL in the index only and parse the response with `read`.
 
-    By default, the current generation scrapes products outside the index and matches URLs loosely,
+    By default, the current contract scrapes products outside the index and matches URLs loosely,
     so a removed variant resolves to another one. A lookup turns both off with two fields. The seed
     generation does neither, but might reject the fields with a 422; this and later lookups then
     omit them. A 422 is not charged.
@@ -220,7 +220,7 @@ def domain_flow(
 
 
 def shop_path(base_url: str) -> str | None:
-    """Return the service's shop path; None before its first response."""
+    """Return the service's path for shop lookups; None if it is not known yet."""
     return _shop_path_of.get(base_url)
 
 
@@ -242,7 +242,7 @@ def count_flow(service: Service, filters: SearchFilters, catalogs: Sequence[str]
 
 
 def _spelled(body: Mapping[str, Any], refused: frozenset[str]) -> dict[str, Any]:
-    """Return the body with rejected fields replaced or left out where that is equivalent."""
+    """Return an equivalent body, as far as possible without the rejected fields."""
     spelled = dict(body)
     if "catalog" in refused and "catalog" in spelled:
         spelled["catalogs"] = [spelled.pop("catalog")]
@@ -252,7 +252,7 @@ def _spelled(body: Mapping[str, Any], refused: frozenset[str]) -> dict[str, Any]
 
 
 def _explained(error: OctogenValidationError, subject: str) -> OctogenValidationError:
-    """Explain a 422 about fields that only the current generation has."""
+    """Explain a 422 about fields that only the current contract has."""
     entries = error.detail if isinstance(error.detail, list) else ()
     unknown = refused_fields(
         [each for each in entries if isinstance(each, dict) and each.get("type") == _UNKNOWN]

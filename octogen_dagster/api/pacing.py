@@ -68,7 +68,7 @@ class InFlight:
         return turn
 
     def give_up(self, turn: Future[Turn]) -> None:
-        """Stop waiting, or end a turn without having sent a request."""
+        """Cancel the wait for a turn, or end the turn without a request."""
         if not turn.cancel():
             self.leave(turn.result(), refused=False, succeeded=False)
 

@@ -51,13 +51,13 @@ class _FirstPage(NamedTuple):
 
 
 def is_first_page_again(first: Page, page: Page) -> bool:
-    """True if a later page has page 1's next cursor and any of its products."""
+    """True if a later page has page 1's next cursor and any of page 1's products."""
     is_same_cursor = bool(page.next_cursor) and page.next_cursor == first.next_cursor
     return is_same_cursor and not set(first.uuids).isdisjoint(page.uuids)
 
 
 def may_be_first_page(first: Page, page: Page) -> bool:
-    """True if a later page is page 1 again or has exactly its products.
+    """True if a later page is page 1 again or has exactly page 1's products.
 
     Page 1 is ranked by relevance and later pages by quality. If both orders agree, page 2
     legitimately repeats page 1's products.
@@ -179,7 +179,7 @@ class PageTracker:
         )
 
     def check_first_page(self, fresh: Page) -> None:
-        """Check, after the last page, that page 1 is unchanged and no later page was page 1.
+        """After the last page, check that page 1 is unchanged and was not served again.
 
         `fresh` is page 1 requested again. Call this while `may_have_restarted` is true, at most
         twice. If page 1's cursor differs, the second call shows whether cursors change with every

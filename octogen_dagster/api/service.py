@@ -31,7 +31,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class ServiceLog(OnceLog):
-    """Logs why requests wait. Copies and pickles start fresh, with this module's logger."""
+    """Logs why requests wait. A copy or pickle is empty and uses this module's logger."""
 
     rate_limit_wait = 0.0  # total seconds for all requests
 
@@ -55,7 +55,7 @@ class Refused(dict[str, frozenset[str]]):
 
 
 class IdleConnections(deque[Any]):
-    """Open connections for the next requests. Copies and pickles start empty."""
+    """Idle connections for the next requests. Copies and pickles of the queue are empty."""
 
     def __reduce__(self) -> Any:
         return type(self), ()
@@ -95,7 +95,7 @@ class Service:
 
     @property
     def generation(self) -> Generation:
-        """The API contract's generation: "seed" until a response indicates "current"."""
+        """The service's API contract: "seed" (older) until a response indicates "current"."""
         return "current" if "catalog" in self.refused.get("search", ()) else "seed"
 
     def within(self, seconds: float) -> Self:

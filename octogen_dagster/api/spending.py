@@ -129,7 +129,7 @@ class Spending:
         return Spending(self.prices, self.budget_usd, parent=self)
 
     def raise_to(self, spent_usd: Decimal, possibly_charged_usd: Decimal) -> None:
-        """Raise the totals to the sums over all processes that share the budget."""
+        """Increase the totals to the sums over all processes that share the budget."""
         with self._lock:
             self.spent_usd = max(self.spent_usd, spent_usd)
             self.possibly_charged_usd = max(self.possibly_charged_usd, possibly_charged_usd)

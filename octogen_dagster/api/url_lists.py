@@ -303,7 +303,7 @@ def _page_query(cursor: str | None, limit: int | None) -> str:
 
 
 def _urls_body(urls: Sequence[str]) -> dict[str, Any]:
-    """Return a request body with URLs. The service validates the URLs themselves."""
+    """Return a request body with URLs, whose syntax only the service validates."""
     if isinstance(urls, str):
         raise ValueError("urls must be a list, not a string. Put the URL in a list.")
     if not 1 <= len(urls) <= MAX_URLS_PER_REQUEST:

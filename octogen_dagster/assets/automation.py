@@ -67,7 +67,7 @@ def _any_deps_changed(where: Any) -> Any:
 
 
 def _until_updated(begins: Any, goes_on: Any) -> Any:
-    """True from the tick when `begins` holds until an update is seen, or while `goes_on` holds.
+    """True from the tick when `begins` holds until an update is seen while `goes_on` is false.
 
     `since` ignores a trigger in the tick that resets it. Therefore, the reset is delayed by one
     tick.

@@ -223,7 +223,7 @@ def keeps_snapshots(manager: Any) -> bool:
 
 
 class _RunEndedError(dg.DagsterError, dg.DagsterExecutionInterruptedError):
-    """An interrupt that ends the run. As a Dagster error, it is not retried by Dagster."""
+    """An interrupt that ends the run, because Dagster does not retry a Dagster error."""
 
 
 @contextmanager

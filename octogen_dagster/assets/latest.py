@@ -27,7 +27,7 @@ def latest_ids(
 def indexed_again(
     asset: dg.AssetKey, partition: str, data_version: str, version: str
 ) -> dg.AssetObservation:
-    """Observe that a partition was read in a later catalog version, with the same rows.
+    """Return an observation: the partition has the same rows in a later catalog version.
 
     Dagster would treat an observation of the partition itself as a change. A tag of the
     materialization would be simpler, but Dagster can only query the data version by partition.

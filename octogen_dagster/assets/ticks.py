@@ -1,4 +1,4 @@
-"""Run requests from sensors, which store no state outside Dagster's database.
+"""Compute a sensor's run requests, without state outside Dagster's database.
 
     wanted       the versions that the source has
     done         the data version in each partition's last materialization
@@ -70,7 +70,7 @@ def request_tag(name: str) -> str:
 
 
 class Wanted(NamedTuple):
-    """A key and its wanted version. Without a version, any snapshot is enough."""
+    """A key and its wanted version, or a key for which any version is sufficient."""
 
     key: str
     version: str = ""
@@ -111,7 +111,7 @@ class KeyOrder:
         self._position = {key: number for number, key in enumerate(self.keys)}
 
     def between(self, first: str, last: str) -> Sequence[str]:
-        """Return the keys in a range; only its ends if one of them was deleted."""
+        """Return the keys in a range, or only its first and last key if either was deleted."""
         if first == last:
             return [first]
         if first in self._position and last in self._position:

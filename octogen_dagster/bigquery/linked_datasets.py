@@ -138,7 +138,7 @@ def link_dataset(
     *,
     with_octogen: SubscribeWithOctogen,
 ) -> Metadata:
-    """Subscribe to a listing. If a control plane is given, Octogen's status is used and updated."""
+    """Subscribe to a listing and, with a control plane, use and update its status at Octogen."""
     datasets = _read_reported_dataset(context)
     with resource.hub() as hub:
         if control_plane is None:

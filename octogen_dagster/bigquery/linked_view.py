@@ -107,7 +107,7 @@ class LinkedScan:
 
     @contextmanager
     def reading(self, target: SnapshotTarget, stop: threading.Event) -> Iterator[Reading]:
-        """Provide the result rows as a reading for the block, which stores them."""
+        """Open a `Reading` of the query's result rows."""
         schema = _to_polars(self._schema.empty_table()).schema
         frame = io_source(schema, functools.partial(self._frames, target), stop)
         yield Reading(frame, self._outcome, self._limits)

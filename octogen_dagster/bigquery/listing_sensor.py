@@ -148,7 +148,7 @@ def _read(
 def _log(
     context: dg.SensorEvaluationContext, found: Listings, partitions: str, invalid: Sequence[str]
 ) -> None:
-    """Log what the source noted and excluded, and the partitions that are not listings."""
+    """Log the source's notes, the excluded listings, and the partitions that are not listings."""
     lines = [*found.notes, *(f"Skipped: {reason}" for reason in found.left_out)]
     if invalid:
         lines.append(

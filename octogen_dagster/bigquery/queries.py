@@ -200,7 +200,7 @@ class _Query:
         return cast("QueryJob", found)
 
     def _has_result(self, job: QueryJob) -> bool:
-        """Wait for an existing job. Return True if its result can be used."""
+        """Wait for an existing job, and return True if the job's result can be used."""
         from google.api_core.exceptions import GoogleAPICallError, NotFound
 
         if not job.done(reload=False):

@@ -56,7 +56,7 @@ class AnalyticsHubResource(NamedSettings, dg.ConfigurableResource[Any]):
         return self
 
     def hub(self, deadline: float = 120.0, *, within: Deadline | None = None) -> AnalyticsHub:
-        """Open an Analytics Hub client. Use it in a `with` statement.
+        """Open an Analytics Hub client for use in a `with` statement.
 
         Args:
             deadline: Time limit in seconds for a call with all its attempts, or for a list with all
@@ -72,7 +72,7 @@ class AnalyticsHubResource(NamedSettings, dg.ConfigurableResource[Any]):
 
     @contextlib.contextmanager
     def get_client(self) -> Iterator[Client]:
-        """Open a BigQuery client. Use it in a `with` statement.
+        """Open a BigQuery client for use in a `with` statement.
 
         Raises:
             OctogenBigQueryInputError: `gcp_credentials` is not a key file in base64.
@@ -154,7 +154,7 @@ class OctogenControlPlaneResource(NamedSettings, dg.ConfigurableResource[Any]):
         return self
 
     def control_plane(self, deadline: float = 120.0) -> OctogenMCP:
-        """Open a session with Octogen's control plane. Use it in a `with` statement.
+        """Open a session with Octogen's control plane for use in a `with` statement.
 
         Args:
             deadline: Time limit in seconds for a call with all its attempts.
@@ -167,7 +167,7 @@ class OctogenControlPlaneResource(NamedSettings, dg.ConfigurableResource[Any]):
 
     @property
     def login(self) -> dict[str, Any]:
-        """The arguments for `access_tokens`. They come from the fields or the environment."""
+        """The arguments for `access_tokens`, from the fields or the environment."""
         kinds = "token_command", "token_uri", "refresh_token_file", "access_token"
         login = _environment(*kinds, "refresh_token", "token_endpoint")
         if self.token_uri or self.refresh_token_file:
@@ -189,7 +189,7 @@ class OctogenControlPlaneResource(NamedSettings, dg.ConfigurableResource[Any]):
 
     @property
     def mcp_url(self) -> str:
-        """The URL of the MCP server. It comes from the field or the environment."""
+        """The URL of the MCP server, from the field or the environment."""
         return self.url or os.environ.get(MCP_URL_VARIABLE) or host_mcp_url(self.host)
 
 

@@ -116,7 +116,7 @@ def build_product_changes_asset(
 
 
 def _times_of(partition: str, observed: Observed) -> tuple[datetime, datetime | None]:
-    """Return the times of a partition's last snapshot and of the last one before the partition."""
+    """Return the time of a partition's last snapshot, and of the one before its first snapshot."""
     times = [at for at, each in observed.items() if each.partition == partition]
     if not times:
         raise UnfitSnapshotError(

@@ -96,7 +96,7 @@ def build_fresh_check(
 
 
 class Freshness(NamedTuple):
-    """The parts of an asset, grouped by the result of the check `fresh`.
+    """An asset's catalogs, or the whole asset, grouped by the result of the check `fresh`.
 
     A part is a catalog, or the whole asset if it has no catalogs.
 
@@ -125,7 +125,7 @@ def freshness(
     *,
     is_first: bool,
 ) -> Freshness:
-    """Return an asset's parts by freshness.
+    """Group an asset's parts by the result of the check `fresh`.
 
     Args:
         newest: All parts, each with the storage id of its last materialization, or 0 if it was
@@ -207,7 +207,7 @@ def _materialized(subject: str, found: Freshness, parts: int, lately: str) -> st
 
 
 def _remarks(found: Freshness) -> Iterator[str]:
-    """Yield sentences about catalogs that do not fail the check, or about an ignored list."""
+    """Yield remarks on catalogs that the check tolerates, and on a source list that it ignores."""
     if found.ignores_list:
         yield (
             "The source lists none of these catalogs, so the check ignores its list. Check the "
@@ -247,7 +247,7 @@ def _last_ids(
 def _listed(
     context: dg.AssetCheckExecutionContext | dg.AssetExecutionContext, resources: Iterable[str]
 ) -> dict[Part, int | None] | None:
-    """Return the source's product counts by partition key, or None if its list is unknown."""
+    """Return the source's product counts by partition key, or None if the counts are unknown."""
     for octogen in (getattr(context.resources, name) for name in resources):
         if not isinstance(octogen, ListsCatalogs):
             continue

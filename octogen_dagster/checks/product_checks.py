@@ -76,8 +76,11 @@ class ProductLimits:
 
 
 class ProductCheck(NamedTuple):
-    """A check for products: the columns that an asset must declare for it, the limit that disables
-    it if None, its rules, and the function that replaces their verdict."""
+    """A check for products.
+
+    The asset must declare the columns in `needs`. If the setting named by `limit` is None, the
+    check is disabled. If `judge` is None, `rules` determine the verdict.
+    """
 
     check: Check
     needs: Collection[str]
@@ -157,7 +160,7 @@ def _judge_rows(snapshot: CheckedSnapshot, limits: ProductLimits) -> Verdict:
 
 
 def _judge_nulls(snapshot: CheckedSnapshot, limits: ProductLimits) -> Verdict:
-    """Check the limits for nulls. Columns without a limit are checked for lost values."""
+    """Check the limits for nulls and, in columns without a limit, that values still exist."""
     verdict, limited = snapshot.by_rules(NULLS), limits.max_null_percent or ()
     if snapshot.rows < MIN_ROWS_CHANGE or not (lost := _lost_columns(snapshot) - set(limited)):
         return verdict

@@ -336,7 +336,7 @@ class OctogenComponent(AssetsComponent):
     def _of_export(
         self, name: str, coverage: UrlCoverageSettings, url_list: dg.AssetsDefinition
     ) -> list[dg.AssetsDefinition]:
-        """Return the assets for a list's export. The sensor requests all of them in one run."""
+        """Return the assets for a list's export, which the sensor requests in one run."""
         written = coverage.arguments()
         asset = AssetSettings(translation=coverage.translation)
 

@@ -84,7 +84,7 @@ class CatalogSourceSettings(YamlModel):
 
 
 def _source(value: Any, info: ValidationInfo) -> CatalogSource:
-    """Return the catalog source for settings, `granted`, or a mapping from a class path."""
+    """Return the catalog source for settings, `granted`, or a custom class with its fields."""
     if isinstance(value, CatalogSource):
         return value
     if value == "granted":

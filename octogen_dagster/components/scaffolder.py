@@ -174,7 +174,7 @@ def _print_next_commands(*commands: str) -> None:
 
 
 def _write_environment(path: Path, variables: Mapping[str, str]) -> None:
-    """Append missing variables to `.env`. Report variables that already have another value there.
+    """Append missing variables to `.env`, and report variables that it sets to another value.
 
     A new file can only be read by its owner, because it will contain secrets.
     """

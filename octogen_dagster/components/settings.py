@@ -367,9 +367,9 @@ class AssetsComponent(YamlComponent):
     """Changes applied to all assets. An asset's own translation is applied after these changes."""
 
     def get_asset_spec(self, data: OctogenAssetData) -> dg.AssetSpec:
-        """Return the spec for an asset. `translation` is applied to the result.
+        """Return the spec for an asset, to which `translation` is then applied.
 
-        Override it in a subclass to change keys, tags or metadata depending on the asset's kind.
+        Override this method to change keys, tags or metadata depending on the asset's kind.
 
         Args:
             data: The asset.

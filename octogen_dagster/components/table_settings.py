@@ -128,7 +128,7 @@ class LinkedTableSettings(YamlModel):
 
 
 class TableSettings(LinkedTableSettings):
-    """Settings for tables. Each table has the same name as the asset it contains."""
+    """Settings for tables. Each table has the same name as the asset loaded into it."""
 
     of: (
         list[Literal["products", "changes", "details", "brands", "history", "alerts", "position"]]

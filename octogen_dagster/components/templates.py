@@ -122,7 +122,7 @@ class _Environment:
 
 
 class _NotSet:
-    """An unset variable. It is false, so that `or` and `if` work, and any other use fails."""
+    """An unset variable, which is false in `or` and `if` and raises an error in any other use."""
 
     def __init__(self, mistake: Mistake) -> None:
         self.mistake = mistake

@@ -54,7 +54,7 @@ class UrlCoverageSettings(YamlModel):
     max_bytes_billed: int | None = Field(default=100_000_000_000, gt=0)
     """Maximum bytes billed for a query; `null` removes the limit."""
     translation: Translation = None
-    """Changes applied to the assets for the export, like an asset's `translation`."""
+    """Changes applied to the assets built from the export, such as owners or tags."""
 
     _check_credentials = field_validator("gcp_credentials")(check_not_written_out)
 

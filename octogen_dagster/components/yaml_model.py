@@ -174,7 +174,7 @@ class YamlComponent(YamlModel, dg.Component, dg.Resolvable):
     @classmethod
     @functools.cache
     def model(cls) -> type[BaseModel]:
-        """Return a model that accepts any mapping. Its JSON schema is that of the attributes.
+        """Return a model that accepts any mapping, with the JSON schema of the attributes.
 
         `resolve_from_model` checks the attributes, because Dagster's own message shows values.
         """
@@ -262,7 +262,7 @@ def _mistakes(error: ValidationError, data: object) -> Iterator[tuple[tuple[str 
 
 
 def _path_in(data: Any, error: ErrorDetails) -> tuple[str | int, ...]:
-    """Return the path of fields to an error, without the names of union branches."""
+    """Return the path to the invalid field, without the names of union branches."""
     path: list[str | int] = []
     for part in error["loc"]:
         data = data.attributes if isinstance(data, Unrendered) else data

@@ -147,7 +147,7 @@ class SecretObject:
         )
 
     def write(self, secret: SecretStr) -> None:
-        """Replace the secret. If it was replaced since it was read, raise `ReplacedSecretError`."""
+        """Replace the secret, or raise `ReplacedSecretError` if it changed since it was read."""
         with self._explained("cannot be replaced"):
             if self._version is None:
                 with _absent_if_denied():

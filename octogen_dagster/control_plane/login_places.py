@@ -38,9 +38,9 @@ class LoginPlaces(NamedTuple):
         *,
         token_uri: str | None = None,
     ) -> LoginPlaces:
-        """Return the places for these paths.
+        """Return the places that store a login.
 
-        They default to the files that Octogen's commands use.
+        The paths default to the files that Octogen's commands use.
         """
         if token_uri:
             return cls(

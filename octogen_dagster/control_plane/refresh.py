@@ -58,7 +58,7 @@ _LOGGER = logging.getLogger(__name__)
 
 @dataclass(unsafe_hash=True)
 class SecretInMemory:
-    """A secret in memory. A replacement is lost when the process ends."""
+    """A secret in memory, where a new value is lost when the process ends."""
 
     initial: SecretStr
     _replacement: SecretStr | None = field(default=None, compare=False)

@@ -82,7 +82,7 @@ def access_tokens(
 
 @functools.lru_cache(maxsize=16)
 def _refreshed_token(held: Secret, client_id: Secret, endpoint: str) -> AccessToken:
-    """Return the access token for a login. All sessions in the process share it."""
+    """Return the access token for a login, shared by all sessions in the process."""
     return AccessToken(
         Refresh(held, client_id, endpoint),
         f"The token endpoint {endpoint} returned the access token that Octogen's MCP has just "

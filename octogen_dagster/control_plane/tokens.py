@@ -59,7 +59,7 @@ class AccessToken:
         self._issued: Issued | None = None
 
     def get(self, within: Deadline, refused: SecretStr | None = None) -> SecretStr:
-        """Return a valid token. It is never the token that the service has just rejected."""
+        """Return a valid token other than `refused`, which the service has just rejected."""
         if not self._guard.acquire(timeout=within.left):
             raise OctogenTimeoutError(
                 f"Another thread did not get an access token within {within.seconds:g} s. Try "
@@ -176,7 +176,7 @@ def with_retries(
 
 
 def parsed_object(content: str | bytes) -> dict[str, Any]:
-    """Parse a JSON object. Return an empty object for any other content."""
+    """Parse a JSON object; return an empty dict if the content is not a JSON object."""
     try:
         value = json.loads(content)
     except (ValueError, RecursionError):

@@ -94,7 +94,7 @@ class _Registered(msgspec.Struct):
 
 
 class OctogenMCP:
-    """Client for Octogen's control plane over MCP. Use it in a `with` statement.
+    """Client for Octogen's control plane over MCP, for use in a `with` statement.
 
     The first call opens a connection. A failed call closes the connection, and the next call opens
     a new one. If a token is rejected, each call gets a new token once.
@@ -141,14 +141,14 @@ class OctogenMCP:
         return [each for each in listings if not catalogs or each.catalog_key in catalogs]
 
     def subscribers(self) -> tuple[list[Subscriber], list[Cell]]:
-        """Return the organization's subscribers and the cells of all subscribers."""
+        """Return the organization's subscribers and the catalog states (cells) of all."""
         tool = "list_bigquery_subscribers"
         found = _converted(tool, self._call(tool, {}), _Subscribers)
         subscribers = [_entry(each, Subscriber) for each in found.subscribers or ()]
         return subscribers, [_entry(each, Cell) for each in found.cells or ()]
 
     def register(self, project: str, principal: str) -> tuple[Subscriber, list[Cell]]:
-        """Register a principal as a subscriber, and return it with its cells."""
+        """Register a principal as a subscriber; return it with its catalog states (cells)."""
         tool = "register_bigquery_subscriber"
         request = {"subscriberProjectId": project, "subscriberPrincipal": principal}
         value = self._call(tool, {"request": request}, repeatable=False)
@@ -164,9 +164,9 @@ class OctogenMCP:
         share_schema: str | None = None,
         schema_version: str | None = None,
     ) -> Cell:
-        """Ask Octogen to check a catalog's subscription again, and return the updated cell.
+        """Ask Octogen to check a catalog's subscription again, and return the updated state.
 
-        Pass the schema and version that the cell names. The updated cell might contain only the
+        Pass the schema and version from the cell. The updated cell might contain only the
         catalog and the status.
         """
         tool = "refresh_bigquery_subscription_status"
@@ -249,7 +249,7 @@ def _converted(tool: str, value: Any, kind: type[_T]) -> _T:
 
 
 def _entry(value: Any, kind: type[_T]) -> _T:
-    """Convert an object, keeping only text fields. Fields of other types are ignored.
+    """Convert an object's text fields; fields of other types are ignored.
 
     As a result, one malformed entry does not make the whole call fail.
     """

@@ -134,6 +134,6 @@ def _planned(instance: dg.DagsterInstance, run_id: str) -> Mapping[str, tuple[st
 
 
 def _catalog(partition: str | None) -> str | None:
-    """Return the partition key without its time part. What remains is usually the catalog."""
+    """Return the catalog in a partition key, that is, the key without its time part."""
     parts = [part for part in (partition or "").split("|") if not _TIME.match(part)]
     return catalog_of("|".join(parts)) if any(parts) else None

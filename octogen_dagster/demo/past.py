@@ -1,4 +1,4 @@
-"""The backdated days, which are played before the daemon starts.
+"""The backdated days, which are simulated before the daemon starts.
 
 Octogen serves current data only, so a history begins with its first snapshot. To show a month
 without waiting for a month, the demo backdates the `fetched_at` of each day and reports

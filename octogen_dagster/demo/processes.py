@@ -85,7 +85,7 @@ def dagster_process(log: Path, *command: str) -> Iterator[DagsterProcess]:
 
 
 def ui_port(port: int | None) -> int:
-    """Return the requested port. Without a request, return 3000, or a free port if 3000 is in use.
+    """Return the given port or, by default, 3000 or a free port if 3000 is in use.
 
     If the requested port cannot be used, the command exits before it writes anything.
     """

@@ -81,7 +81,7 @@ run_launcher:
 
 
 def run_demo(folder: Path, *, catalogs: int, products: int, days: int, port: int | None) -> None:
-    """Play some days. If a port is given, show them in the UI until Ctrl-C.
+    """Simulate some days and, if a port is given, show the days in the UI until Ctrl-C.
 
     Every day, prices change and products appear and disappear. A competitor undercuts the price
     list on day 3 and the floor price on day 5, and the last day has a wrong price. All days except
@@ -350,7 +350,7 @@ class Demo:
         self._say(f"{passed} checks passed.")
 
     def _print_url_list(self) -> None:
-        """Print how many URLs in the URL list the latest export covers."""
+        """Print how many competitor URLs Octogen covers, and how many prices are below yours."""
         if self._records(_COMPARISON, None):
             matches = pl.read_parquet(self._snapshots / f"{_MATCHES}.parquet")
             pages = matches.drop_nulls("sku").unique(["sku", "url"])

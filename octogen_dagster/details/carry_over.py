@@ -93,7 +93,7 @@ def listed(snapshot: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def _digest(columns: pl.Schema) -> pl.Expr:
-    """Return a digest of the other listing columns. It is the same for all Polars versions."""
+    """Return a digest of the listing columns in `DIGESTED`, equal for all Polars versions."""
     texts = [
         _TEXTS[name].fill_null("") if columns.get(name) == PRODUCT_SCHEMA[name] else pl.lit("")
         for name in DIGESTED

@@ -107,7 +107,7 @@ class DetailScan:
 
     @contextmanager
     def reading(self, target: SnapshotTarget, stop: threading.Event) -> Iterator[Reading]:
-        """Provide the rows for a target as a reading.
+        """Open a `Reading` of the product details.
 
         Rows of unchanged products are reused from the target's latest snapshot.
         """

@@ -39,7 +39,7 @@ class Seen(NamedTuple):
 
 
 class Charged(NamedTuple):
-    """The maximum number of charged responses for a question."""
+    """The maximum number of charged responses to a `Question`."""
 
     walk: int = 0
     """First pages of the catalog. They are read only once for all questions."""
@@ -49,7 +49,7 @@ class Charged(NamedTuple):
 
 
 class Question(NamedTuple):
-    """An assumption about the service and the requests that test it."""
+    """A question to the service: an assumption, and the requests that test the assumption."""
 
     subject: str
     belief: str
@@ -60,9 +60,9 @@ class Question(NamedTuple):
     """Raises `NotAskedError` if the question is going to be skipped."""
 
     def check(self, service: Service) -> Check:
-        """Ask the question and yield a finding.
+        """Test the assumption and yield a finding.
 
-        Catalogs and products are named only in its details.
+        Catalogs and products are named only in the finding's details.
         """
         service.mistyped.clear()
         try:
@@ -100,7 +100,7 @@ class Question(NamedTuple):
 
 
 class Planned(NamedTuple):
-    """A planned question and its maximum additional cost."""
+    """A planned `Question` and its maximum additional cost."""
 
     question: Question
     cost_usd: Decimal
@@ -108,7 +108,7 @@ class Planned(NamedTuple):
 
 
 def planned(questions: Sequence[Question], service: Service, prices: Prices) -> Iterator[Planned]:
-    """Yield the questions with their maximum costs."""
+    """Plan each `Question` and yield it with its maximum additional cost."""
     walked = 0
     for question in questions:
         try:
@@ -125,7 +125,7 @@ def planned(questions: Sequence[Question], service: Service, prices: Prices) -> 
 
 
 def ask(questions: Sequence[Question], service: Service) -> Iterator[Finding]:
-    """Ask the questions one after another. Each has a time limit."""
+    """Test the assumptions one after another, each within a time limit."""
     service.reported.clear()  # the plan reported no failures
     for question in questions:
         check = {question.subject: partial(question.check, service)}

@@ -1,4 +1,4 @@
-"""diagnose: check the given resources. One generator per subject yields the findings."""
+"""diagnose: check the given resources, with one generator of findings per resource."""
 
 from __future__ import annotations
 

@@ -164,7 +164,7 @@ def _charged_count(service: Service) -> Charged:
 
 @_question("unit of the count", "cost estimates, docs/costs.md", _charged_count)
 def _count(service: Service) -> Seen:
-    """A catalog has at least `productCount` rows. The count can refer to product groups."""
+    """A catalog has at least `productCount` rows. `productCount` can count product groups."""
     pages = service.walk(_charged_count(service).walk)
     count, catalog = service.count(), service.require_catalog().catalog
     rows, has_more = len({uuid for page in pages for uuid in page.uuids}), pages[-1].next_cursor
@@ -337,7 +337,7 @@ def _as_written(service: Service) -> Seen:
 
 
 def _pages_of_split(service: Service) -> int:
-    """Return the maximum number of pages for both parts. Each part can end with a partial page."""
+    """Return the maximum pages for a catalog in two parts; each can end with a partial page."""
     try:
         return 1 + _pages_of_catalog(service)
     except NotAskedError:

@@ -28,7 +28,7 @@ Resources = dict[str, dict[str, Any]]
 
 @dg.definitions
 def _lazy() -> dg.Definitions:
-    """An example of what `@dagster.definitions` returns. Dagster does not export the class."""
+    """An example of what `@dagster.definitions` returns, a class that Dagster does not export."""
     return dg.Definitions()
 
 
@@ -73,7 +73,7 @@ def home_findings() -> list[Finding]:
 
 
 def _destinations(definitions: Sequence[dg.Definitions]) -> dict[str, Any]:
-    """Return the table destinations in the definitions by pool."""
+    """Return the table destinations that the definitions use, by pool."""
     if "octogen_dagster.tables.asset" not in sys.modules:
         return {}
     from octogen_dagster.tables.asset import DESTINATIONS

@@ -63,7 +63,7 @@ class NotAskedError(Exception):
 
 
 class Evidence(TypedDict):
-    """Data with which a later run compares its responses.
+    """Data from a run's responses, for comparison by a later run.
 
     It contains hashes instead of catalog or product names.
     """
@@ -96,7 +96,7 @@ class _WatchedClient(BlockingClient):
 
 
 class Service:
-    """The service under test. Questions share the responses it has returned.
+    """The service under test, with its earlier responses, which all questions share.
 
     All questions use one catalog: the catalog from the earlier run whose evidence is in `before`,
     or the smallest catalog that has products.
@@ -124,7 +124,7 @@ class Service:
 
     @contextlib.contextmanager
     def connected(self) -> Iterator[None]:
-        """Connect for a single question, so that an overdue question cannot block the next one."""
+        """Connect for a single question, so that a question that hangs cannot block the next."""
         within = self.service.within(0.9 * QUESTION_TIMEOUT)
         with _WatchedClient(within, self.mistyped) as self.client:
             yield

@@ -108,7 +108,7 @@ def credentials_findings(
 
 
 def _permission_findings(credentials: Credentials, project: str, seconds: float) -> Check:
-    """Test the permissions on the project. Skipped if Cloud Resource Manager is not enabled."""
+    """Test the permissions on the project, unless Cloud Resource Manager is not enabled."""
     import requests
     from google.auth.exceptions import GoogleAuthError
     from google.auth.transport.requests import AuthorizedSession

@@ -163,7 +163,7 @@ def _names_and_values(objects: list[Mapping[str, Any] | None]) -> list[Any]:
 
 
 class Conversion(NamedTuple):
-    """Converts one field: the path to its objects, its name and a function."""
+    """The conversion of one field: the path to its objects, its name and a function."""
 
     path: tuple[str, ...]
     field: str
@@ -345,7 +345,7 @@ DETAIL_SCHEMA = LOOKUPS.schema
 
 
 def evolved(frame: pl.LazyFrame, schema: pl.Schema) -> tuple[pl.LazyFrame, list[str]]:
-    """Convert a frame that another version wrote to a schema; also return the paths it lacks.
+    """Convert another version's frame to a schema, and return the paths that the frame lacks.
 
     Missing columns and fields become null. Rows with a value that cannot be cast are dropped.
 

@@ -78,7 +78,7 @@ def _of_catalog(combined: EffectiveQuery, catalog: str) -> EffectiveQuery | None
 
 
 def _compared(query: EffectiveQuery) -> dict[str, str]:
-    """Return an effective query's compared fields, as strings in a fixed order."""
+    """Return an effective query's search fields, as strings in a fixed order."""
     values = {name: query.get(name) for name in _COMPARED}
     return {
         name: "; ".join(sorted(map(_facet, value))) if isinstance(value, list) else _text(value)

@@ -103,9 +103,6 @@ PRODUCTS_KIND = TableKind(
 
 
 def kind_of_rows(kind: TableKind, schema: pl.Schema) -> TableKind:
-    """Return the kind of the rows.
-
-    Rows from a user's own asset are products if their schema matches.
-    """
+    """Return `PRODUCTS_KIND` for a user's own asset with the products schema, or else `kind`."""
     are_products = kind is PLAIN and PRODUCT_SCHEMA.items() <= schema.items()
     return PRODUCTS_KIND if are_products else kind

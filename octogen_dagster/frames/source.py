@@ -81,7 +81,7 @@ class SnapshotTarget:
     resume_within: timedelta = timedelta()
 
     def latest(self) -> pl.LazyFrame | None:
-        """Return the current snapshot or else the latest earlier one; None without snapshots."""
+        """Return the current snapshot or, if it is missing, the latest earlier one."""
         key = self.latest_key()
         return self.store.scan(key) if self.store and key else None
 
@@ -134,7 +134,7 @@ class Reading:
 
 
 class RunSpending(Protocol):
-    """A run's reading costs, and the budget that stops it."""
+    """The costs of a run's reads, and the budget that limits these costs."""
 
     budget_usd: float | None
     requests: int
@@ -142,7 +142,7 @@ class RunSpending(Protocol):
     possibly_charged_usd: Decimal
 
     def raise_to(self, spent_usd: Decimal, possibly_charged_usd: Decimal) -> None:
-        """Add what the run's other steps and attempts have spent."""
+        """Increase the totals to include the run's other steps and attempts."""
 
 
 class SnapshotSource(Protocol):
@@ -155,7 +155,7 @@ class SnapshotSource(Protocol):
     def reading(
         self, target: SnapshotTarget, stop: threading.Event
     ) -> AbstractContextManager[Reading]:
-        """Provide a reading for the block to execute and store."""
+        """Open a `Reading`, whose frame the caller executes once and stores."""
 
 
 class FrameSource:

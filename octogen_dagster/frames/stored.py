@@ -42,7 +42,7 @@ class StoredSnapshot(NamedTuple):
 
 
 def catalogs_without_products(file_metadata: Mapping[str, str]) -> frozenset[str] | None:
-    """Return the catalogs a snapshot covers even if they have no products; None for all.
+    """Return the catalogs a snapshot covers, including empty catalogs; None means all.
 
     In a filtered search, a catalog can have no matching products. A whole catalog without products
     was withdrawn or renamed. Keys are lowercase because the service and the search can differ in

@@ -79,9 +79,9 @@ class LeftOut(NamedTuple):
         return f"The snapshot{time}{f' (partition {self.partition})' if self.partition else ''}"
 
     def is_of(self, times: Collection[datetime], partitions: Collection[str]) -> bool:
-        """Return True if the snapshot's partition is listed.
+        """Return True if the snapshot's partition is in `partitions`.
 
-        Without partitions, its time is compared.
+        A snapshot without a partition is compared by its time.
         """
         if self.partition:
             return self.partition in partitions

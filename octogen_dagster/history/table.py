@@ -145,7 +145,7 @@ def _replaced(
     *,
     tracking: Tracking,
 ) -> Iterator[pl.DataFrame]:
-    """Yield a history in which the differing keys take the snapshot's values from `at` on.
+    """Yield a history in which the keys in `differing` have the snapshot's values from `at` on.
 
     Catalogs that the snapshot does not cover keep their previous values.
     """
@@ -164,7 +164,7 @@ def _replaced(
 
 
 def key_ranges(*frames: pl.LazyFrame, column: str = "uuid") -> Iterator[pl.Expr]:
-    """Yield consecutive ranges of a column.
+    """Yield conditions that select consecutive ranges of a column's values.
 
     A range has about 50,000 rows in all frames together.
     """
@@ -375,7 +375,7 @@ def _drop_cells(row: Row) -> Cells:
 
 
 def _left_out(of: Published) -> Shown:
-    """Return the snapshots that were left out. A check needs this part even if other parts fail."""
+    """Return the snapshots that were left out, for a check, even if other metadata fails."""
     left_out = Contents.read(of.file_metadata).left_out
     return {"left_out": Markdown("\n".join(f"* {each.name}: {each.reason}" for each in left_out))}
 
@@ -414,7 +414,7 @@ def history_kind(tracking: Tracking, descriptions: Mapping[str, str], **others: 
         return {"snapshots": len(times), **history_metrics(of.rows, last, tracking)}
 
     def line(of: Published) -> Shown:
-        """Return trend lines for the last snapshots. They are computed from the rows."""
+        """Return trend lines for the last snapshots, computed from the rows."""
         times = sorted(read_observed(of.file_metadata))
         shown = times[-MAX_EARLIER - 1 :]
         *earlier, last = figures_at(of.rows, shown, tracking) if shown else [{}]

@@ -38,7 +38,7 @@ _FLOAT_DIGITS = 15
 
 
 class UnfitSnapshotError(OctogenSnapshotError):
-    """A history cannot use a snapshot or file until somebody fixes it."""
+    """A snapshot or file must be fixed before a history can use it."""
 
     persistence = Persistence.PERMANENT
 
@@ -63,7 +63,7 @@ class Tracking:
 
     @classmethod
     def of_table(cls, key: tuple[str, ...], watched: Mapping[str, tuple[str, ...]]) -> Tracking:
-        """Return the tracking for your own table. The types are taken from its snapshots later."""
+        """Return the tracking for your own table; its first snapshot provides the types."""
         names = dict.fromkeys([*key, *(name for names in watched.values() for name in names)])
         return cls(key, watched, dict.fromkeys(names, pl.Null()))
 
@@ -99,7 +99,7 @@ class Tracking:
 
     @property
     def hashed(self) -> pl.Expr:
-        """A hash of the row's key. It is stable only within a process."""
+        """A hash of the row's key, stable only within a process."""
         return pl.struct(*self.key).hash()
 
     @property
@@ -115,7 +115,7 @@ class Tracking:
 
     @property
     def change(self) -> pl.Expr:
-        """An expression for the `change` column. It compares a row with the previous row."""
+        """An expression for the `change` column, which compares a row with the previous row."""
         earlier = pl.when(self.is_same).then(pl.lit("reappeared")).otherwise(pl.lit("appeared"))
         change = pl.when(self.goes_on).then(pl.lit("changed")).otherwise(earlier)
         return change.cast(pl.Enum(CHANGES))

@@ -57,7 +57,7 @@ class HistoryUpdate:
 
     @contextlib.contextmanager
     def reading(self, target: SnapshotTarget, stop: threading.Event) -> Iterator[Reading]:
-        """Provide the updated history as a reading for the target."""
+        """Open a `Reading` of the updated history."""
         version, before = target.version(), target.latest_metadata()
         stored, contents = _existing(target, before), Contents.read(before)
         tracking = self._tracking

@@ -157,7 +157,7 @@ def _metadata(
     last_read: datetime | None,
     warn: Callable[[str], None],
 ) -> Metadata:
-    """Return a position's metadata. If one part fails, warn and leave it out."""
+    """Return a position's metadata, with a warning in place of each part that fails."""
     metadata: Metadata = {}
 
     def numbers() -> Metadata:

@@ -257,7 +257,7 @@ def _position(rows: pl.DataFrame, price_list: pl.DataFrame, at: datetime) -> pl.
 
 
 def pages_at(rows: pl.DataFrame, price_list: pl.DataFrame) -> pl.DataFrame:
-    """Add to each row of a keyed price list the product that its URL had at the row's time `AT`."""
+    """Add the product at each row's URL and time `AT` to a price list with URL keys."""
     there = _products(rows, price_list.select(URL, AT).unique())
     pairs = price_list.with_row_index(_ROW).join(there, on=[URL, AT], how="left")
     price, unit = pl.col("competitor_price"), pl.col("competitor_currency").str.to_lowercase()
@@ -388,9 +388,9 @@ def _products(rows: pl.DataFrame, moments: pl.DataFrame) -> pl.DataFrame:
 
 
 def _until_the_next(rows: pl.DataFrame) -> pl.DataFrame:
-    """Extend each row until its product's next row with the same URL.
+    """Extend each row until the product has another row with the same URL.
 
-    Its actual end is kept in another column.
+    The row's actual end is kept in another column.
     """
     begins = rows.select(*_PAGE, pl.col("valid_from").alias(_NEXT)).sort(_NEXT)
     ends = rows.rename({"valid_to": _GONE_AT}).sort(_GONE_AT)
@@ -443,7 +443,7 @@ def _share_cells(row: Row, by: str) -> Cells:
 
 
 def _unmatched_cells(row: Row) -> Cells:
-    """Return an unmatched row as cells. The page's text is the last part of its URL."""
+    """Return an unmatched row as cells, with the last part of the URL as the link text."""
     end = (row["product_url"] or "").rstrip("/").rpartition("/")[2]
     return {
         "sku": row["sku"],

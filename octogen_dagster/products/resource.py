@@ -193,7 +193,7 @@ class OctogenResource(NamedSettings, dg.ConfigurableResource[Any], _Operations):
 
     @classmethod
     def _is_cm_resource_cls(cls) -> bool:
-        """Return False: sources need no setup, so direct calls work without `with`."""
+        """Return False, so that Dagster does not require `with`: sources need no setup."""
         return False
 
     @field_validator("reserved_percent", "max_extra_pages_percent")

@@ -115,7 +115,7 @@ class CatalogProducts:
         return new, new_to_walk
 
     def finish(self, read: WalkRead, client: BlockingClient) -> None:
-        """Mark a walk as finished. After the last one, check that no products are missing."""
+        """Mark a walk as finished and, after the last walk, check for missing products."""
         self._by_walk.pop(read, None)
         self.unfinished -= 1
         if not self.unfinished:

@@ -54,7 +54,7 @@ _NAME = re.compile(r"(?P<page>\d{6,})-(?P<before>[0-9a-f]{32})-(?P<own>[0-9a-f]{
 
 
 class WalkKey(NamedTuple):
-    """Identifies a walk by two digests (service and search, and part) and the index time."""
+    """A walk's key: a digest of service and search, a digest of the part, and the index time."""
 
     search: str
     part: str  # which differs between runs
@@ -84,7 +84,7 @@ def walk_key(
 
 
 class _Segment(msgspec.Struct, array_like=True):
-    """A segment's content. Pages are compressed separately, so only one is in memory at a time.
+    """A file of consecutive pages, compressed separately so that only one is in memory.
 
     `started_at` is when the read that saved the segment began. `after` is the cursor of the
     segment's first page.
@@ -100,7 +100,7 @@ class _Segment(msgspec.Struct, array_like=True):
 
 
 class _Name(NamedTuple):
-    """A segment's name: the pages that precede it, the previous segment's digest, and its own."""
+    """A segment's file name: the number of earlier pages, the previous digest, its own digest."""
 
     page: int
     before: str
@@ -211,7 +211,7 @@ class PageStore:
         return age > max(_MAX_AGE, self._resume_within)
 
     def _is_young(self, file: ListedFile) -> bool:
-        """True if a segment can be resumed. Allows for clock skew between store and machine."""
+        """True if a segment is young enough, allowing for clock skew between store and machine."""
         return abs(self.now() - file.modified) <= self._resume_within
 
     def _path(self, key: WalkKey, name: _Name | str = "") -> str:
@@ -307,7 +307,7 @@ class SavedWalk:
             self._wait()
 
     def __iter__(self) -> Iterator[ProductPage]:
-        """Yield the pages from earlier runs. If some are damaged, `resumed` stays below `pages`."""
+        """Yield the pages from earlier runs, up to the first damaged segment."""
         for name in self._chain:
             segment = self._store.read(self.key, name)
             if segment is None:

@@ -72,7 +72,7 @@ class ReadPlan:
 
     @property
     def rows_per_product(self) -> float | None:
-        """Expected rows per product counted by the sources; None if a catalog was never read."""
+        """Expected rows divided by the product count; None if a catalog was never read."""
         expected, products = self.expected_rows, sum(self.product_counts.values())
         known = [walk.rows_per_product is not None for walk in self.whole_catalogs]
         return expected / products if expected and products and all(known) else None
@@ -358,7 +358,7 @@ def _parts(
 
 
 def _is_counted(parts: Sequence[Walk], client: BlockingClient, log: Log) -> bool:
-    """True if the service can count the part with the most brand names.
+    """True if the service can count the products in the part that names the most brands.
 
     The count is free. If it is rejected, the search would be rejected too. Without a count, missing
     products could not be detected at the end.

@@ -202,7 +202,7 @@ def _requested(
 
 
 class RefusedCursorError(OctogenPagingError):
-    """The service rejects a cursor. The pages before it are still valid."""
+    """The service rejects a cursor, but the pages before this cursor are still valid."""
 
 
 class WalkRead:

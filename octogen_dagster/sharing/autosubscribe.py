@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class CatalogOutcome:
-    """What `autosubscribe` did for one catalog. The command prints it as JSON."""
+    """What `autosubscribe` did for one catalog. The command prints outcomes as JSON."""
 
     catalog_key: str | None
     action: Action

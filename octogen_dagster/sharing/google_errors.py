@@ -180,7 +180,7 @@ def _bigquery_code_and_message(error: GoogleAPICallError) -> tuple[str, object]:
 
 
 def named_cause(error: GoogleAPICallError) -> str | None:
-    """Describe the cause that the details of a rejection name, and the remedy."""
+    """Describe a rejection's cause and remedy, if the error's details contain the cause."""
     # A disabled API or a perimeter comes first: a grant on a resource would not help.
     obstacle = _disabled_api(error) if is_disabled_api(error) else _perimeter(error)
     if obstacle:

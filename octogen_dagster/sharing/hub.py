@@ -79,7 +79,7 @@ class Listings:
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """A subscription to a listing. It includes the linked dataset if Google names it."""
+    """A subscription to a listing, with the linked dataset if Google names one."""
 
     name: str
     listing: ListingName
@@ -94,7 +94,7 @@ class Subscription:
 
 
 class AnalyticsHub:
-    """Analytics Hub client that connects on the first call. Use it in a `with` statement.
+    """Analytics Hub client for use in a `with` statement; connects on the first call.
 
     `timeout` is the time limit for one attempt. `deadline` is the time limit for a call with all
     its attempts, or for a list with all its pages. Both are in seconds. `within` is the time limit
@@ -366,7 +366,7 @@ def _export_restrictions(message: Any) -> dict[str, bool]:
 
 
 def _subscription(message: Any, listing: ListingName) -> Subscription:
-    """Convert a subscription. Google names its dataset in one of three fields."""
+    """Convert a subscription, whose dataset Google names in one of three fields."""
     reference = message.destination_dataset.dataset_reference
     places = [(reference.project_id, reference.dataset_id)]
     for resource in [*message.linked_dataset_map.values(), *message.linked_resources]:
@@ -396,7 +396,7 @@ def _state_name(state: int) -> str:
 
 
 def _fault_of_destination(project: str) -> str:
-    """Return advice for a rejection without a stated cause. The listing is not the cause."""
+    """Return advice for a rejection without a stated cause, if the listing is not the cause."""
     advice = missing_in_project("bigquery.datasets.create", "roles/bigquery.user", project)
     return (
         f"{advice} A VPC Service Controls perimeter might also block it. If Octogen's grant "

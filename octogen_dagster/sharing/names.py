@@ -131,7 +131,7 @@ def sample_query(project: str, dataset_id: str) -> str:
 
 
 def _parse(resource: str, kind: str) -> list[str]:
-    """Return the values between the keywords in a listing or exchange name."""
+    """Return the project, location, exchange and listing in a listing or exchange name."""
     words = resource.strip().split("/")
     expected = [each for each in _PARTS.items() if kind == "listing" or each[0] != "listings"]
     problem = f"it continues after the {kind}" if len(words) > 2 * len(expected) else None

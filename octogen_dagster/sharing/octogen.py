@@ -147,7 +147,7 @@ def read_offers(
 
 
 def _merged(shared: Sequence[SharedListing], cells: Iterable[Cell]) -> list[Cell]:
-    """Pair each listing with its cell. Listings and cells without a match are kept.
+    """Pair each listing with its state (`Cell`), and keep both if they have no match.
 
     A cell belongs to the listing that it names. If a cell names no known listing, it is paired with
     a listing for the same catalog that has no other cell.

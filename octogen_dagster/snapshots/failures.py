@@ -73,7 +73,7 @@ class Failures:
             self.end = f"{self._in_a_row} in a row failed with transient errors"
 
     def add_unchecked(self, partition: str, error: Exception) -> None:
-        """Add a published and reported partition whose checks raised an error."""
+        """Record a published and reported partition whose checks raised an error."""
         self._unchecked[partition] = self._logged(partition, error)
         self._may_pass = True
 

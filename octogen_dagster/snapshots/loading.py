@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from octogen_dagster.storage.store import Store
 
 BATCH_ROWS = 10_000
-"""Rows in memory at a time when a file is read in batches."""
+"""The number of rows in a batch when a file is read in batches."""
 ALLOW_MISSING = "allow_missing_partitions"
 _AS_SNAPSHOTS = "as_snapshots"
 _LOADED = (
@@ -152,7 +152,7 @@ class _AsFrame(dg.InputContext):
 
     @property
     def resource_config(self) -> Mapping[str, Any]:
-        """The IO manager's configuration instead of the input manager's."""
+        """The configuration, taken from the IO manager and not from the input manager."""
         run_config = dagster_private(self.step_context, "resolved_run_config")
         config: Mapping[str, Any] = run_config.resources[self._manager_key].config
         return config
@@ -281,7 +281,7 @@ class Snapshots:
     def unread(
         self, catalog: str | None, history: dg.AssetKey
     ) -> tuple[list[StoredSnapshot], Callable[[], None]]:
-        """Return a catalog's snapshots for a history, and a function that removes the waiting ones.
+        """Return a catalog's snapshots for a history, and a function that removes replaced ones.
 
         Without time partitions, these are the current snapshot, followed by the snapshots replaced
         since the history's last run, newest first. After this call, replaced snapshots are kept for
@@ -459,7 +459,7 @@ class _InputType:
                 ) from error
 
     def load(self, store: Store, key: str, *, pinned: bool = True) -> Any:
-        """Load an existing snapshot as the type, or as the dict's value type."""
+        """Load an existing snapshot as the annotated type, or as the value type of a dict."""
         if self._type is not Path:
             return self.convert(store.scan(key, pinned=pinned))
         if not store.is_local:
@@ -470,7 +470,7 @@ class _InputType:
         return Path(store.uri(key))
 
     def convert(self, frame: pl.LazyFrame) -> Any:
-        """Convert a frame to the type."""
+        """Convert a frame to the annotated type."""
         if self._type is Path:
             raise TypeError(
                 f"{self._asset} has several partitions, each in a separate file. Annotate the "

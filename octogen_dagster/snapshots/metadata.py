@@ -238,7 +238,7 @@ def _in_reading_order(kind: TableKind, metadata: Metadata) -> Metadata:
 
 
 def _is_shown(name: str, each: Any, kind: TableKind, metrics: Figures) -> bool:
-    """True if a metric gets a separate entry; some metrics do only if they are not empty."""
+    """True if a metric gets a separate entry, which empty tables and some empty metrics do not."""
     if isinstance(each, pl.DataFrame):
         return not each.is_empty()
     if name in (*_COLLECTED, *kind.collected, *_other_medians(metrics), "price_lines"):

@@ -243,7 +243,7 @@ class SnapshotKeys:
         return self._partitions.times_before(self.partition)
 
     def latest(self) -> str | None:
-        """Return the store key of the selected partition's snapshot, or else the previous one."""
+        """Return the store key of the partition's snapshot or, if missing, of the previous one."""
         if self.store.exists(self.own):
             return self.own
         before = self.partition_before() if self.has_times else None

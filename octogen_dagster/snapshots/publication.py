@@ -65,7 +65,7 @@ _RECORDS_AT_ONCE = 500
 
 @dataclass(frozen=True)
 class PublishingStep:
-    """A step that publishes snapshots. In a test without a run, it has no instance and run ID."""
+    """A step that publishes snapshots; `instance` and `run_id` are None in a test without a run."""
 
     asset: dg.AssetKey
     partitions_def: dg.PartitionsDefinition[Any] | None
@@ -140,7 +140,7 @@ class PublishingStep:
     def observations(
         self, partition: str | None, version: SnapshotVersion | None
     ) -> Iterator[dg.AssetObservation]:
-        """Observe a catalog that was reindexed without changes."""
+        """Yield an observation if the catalog was re-indexed without changes."""
         if partition is not None and version and version.unchanged_in:
             yield indexed_again(self.asset, partition, version.data_version, version.unchanged_in)
 
@@ -299,7 +299,7 @@ class Publication:
         )
 
     def _before(self, existing: Mapping[str, str]) -> tuple[pl.LazyFrame, dict[str, str]] | None:
-        """Open the snapshot to compare with: the replaced one, or else the one before it."""
+        """Open the snapshot to compare with: the replaced one, or the previous time partition's."""
         keys = self._keys
         if not self._has_times:
             return self._store.open(keys.own) if existing else None

@@ -95,7 +95,7 @@ def _evaluation(
     partition: str | None = None,
     target: Any = None,
 ) -> dg.AssetCheckEvaluation:
-    """Return the evaluation for a result; not blocking, because the run has no later steps."""
+    """Return a result's evaluation, which does not block, because the run has no later steps."""
     return dg.AssetCheckEvaluation(
         asset,
         name,

@@ -60,7 +60,7 @@ def readers_of(files: Iterable[ListedFile]) -> list[Reader]:
 
 
 def neglected(store: Store) -> dict[str, list[Reader]]:
-    """Return readers that no longer read their waiting snapshots, by the history's path.
+    """Return the histories, by path, that no longer read replaced snapshots, and what they read.
 
     The history has no file in the store, or more than seven snapshots wait for it.
     """

@@ -166,7 +166,7 @@ def write_whole(
 
 
 def give_owner(handle: int, like: str | os.PathLike[str]) -> None:
-    """Give an open file another file's owner and group, if it exists and this is permitted."""
+    """Give an open file the owner and group of `like`, if `like` exists and this is permitted."""
     with contextlib.suppress(FileNotFoundError, PermissionError):
         wanted = os.stat(like)
         os.fchown(handle, wanted.st_uid, wanted.st_gid)

@@ -61,7 +61,7 @@ class SourceColumn(NamedTuple):
 
     @property
     def is_stored(self) -> bool:
-        """False for a list or struct of unknown type: all values are null or empty."""
+        """False if a list's or struct's type is unknown, because all values are null or empty."""
         return self.column.type is not ColumnType.NESTED or self.target is not None
 
 

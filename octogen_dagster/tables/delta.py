@@ -65,7 +65,7 @@ class DeltaTables(TableDestination):
 
     @contextmanager
     def connect(self) -> Iterator[DeltaConnection]:
-        """Return a connection. It opens a table when the table is first used."""
+        """Return a connection, which opens each table on first use."""
         from octogen_dagster.storage.store import check_base_dir
 
         check_base_dir(self.base_dir)

@@ -25,7 +25,7 @@ _Option = TypeVar("_Option")
 
 
 class ColumnType(enum.Enum):
-    """The type of a column. Each engine maps this type to the name it uses."""
+    """The type of a column, which each engine maps to its name for the type."""
 
     TEXT = "text"
     INTEGER = "64-bit integer"
@@ -82,7 +82,7 @@ Rows: TypeAlias = "Mapping[str, str | int | datetime]"
 
 
 class Load(NamedTuple):
-    """A load record. It states which snapshot was loaded and by which run.
+    """A load record, which states the loaded snapshot and the run.
 
     Attributes:
         snapshot_id: The id of the snapshot.
@@ -116,11 +116,11 @@ class TableConnection(ABC):
 
     @abstractmethod
     def holds(self, table: Table, rows: Rows, load: Load) -> bool:
-        """Return True if the latest load record for these rows matches this load."""
+        """Return True if the latest load record for `rows` matches this load."""
 
     @abstractmethod
     def replace(self, table: Table, rows: Rows, frames: Iterable[pl.DataFrame], load: Load) -> None:
-        """Replace these rows with the frames and write the load record.
+        """Replace `rows` with the frames and write the load record.
 
         The frames have exactly the columns in `table`. The table and any missing columns are
         created first. One transaction deletes the rows, inserts the frames and writes the load
@@ -131,7 +131,7 @@ class TableConnection(ABC):
 
     @abstractmethod
     def count(self, table: Table, rows: Rows) -> int:
-        """Return how many of these rows a table has, or 0 if the table does not exist."""
+        """Return how many of `rows` a table has, or 0 if the table does not exist."""
 
     @abstractmethod
     def try_out(self, schema: str) -> None:

@@ -98,7 +98,7 @@ class DuckDBTables(TableDestination):
 
     @property
     def secrets(self) -> list[str]:
-        """The connection string as a whole, because any part of it might be the password."""
+        """The whole connection string, because any part might be the password."""
         kind, name, token = _parts(self.database)
         is_hidden = _shown(self.database) != kind + name
         return [f"{name}{token}" if is_hidden else token]
@@ -118,7 +118,7 @@ class DuckDBTables(TableDestination):
 
 
 class DuckDBConnection(SQLConnection):
-    """A DuckDB connection. It inserts frames without a staging table."""
+    """A DuckDB connection, which inserts frames without a staging table."""
 
     types: ClassVar = {
         ColumnType.TEXT: "VARCHAR",

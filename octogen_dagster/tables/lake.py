@@ -54,13 +54,13 @@ class LakeConnection(TableConnection):
 
     @abstractmethod
     def count_rows(self, opened: Any, rows: Rows) -> int:
-        """Return the number of these rows in an open table."""
+        """Return how many of `rows` an open table has."""
 
     @abstractmethod
     def write(
         self, table: Table, rows: Rows, frames: Iterator[pl.DataFrame], part: str, load: Load
     ) -> None:
-        """Replace rows. `part` identifies these rows in the load record."""
+        """Replace `rows`, which `part` identifies in the load record."""
 
     @abstractmethod
     def is_conflict(self, error: Exception) -> bool:

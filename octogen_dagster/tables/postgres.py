@@ -112,7 +112,7 @@ class PostgresTables(TableDestination):
 
 
 class PostgresConnection(ADBCConnection):
-    """A PostgreSQL connection. It stages rows in a temporary table."""
+    """A PostgreSQL connection, which stages rows in a temporary table."""
 
     types: ClassVar = {
         ColumnType.TEXT: "text",
@@ -228,6 +228,6 @@ def _database(uri: str) -> str:
 
 
 def _part(uri: str, name: str) -> str:
-    """Return part of a URI. A malformed part might contain the password, so it becomes empty."""
+    """Return part of a URI; empty for a malformed URI, where a part might hold the password."""
     found = _URI.fullmatch(uri.rstrip())
     return (found and found[name]) or ""

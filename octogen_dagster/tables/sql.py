@@ -44,7 +44,7 @@ def loads_table(schema: str) -> Table:
 
 
 def part_of(table: Table, rows: Rows) -> dict[str, str]:
-    """Return the key of the load record for these rows."""
+    """Return the key of the load record for `rows`."""
     values = {name: value if isinstance(value, int) else str(value) for name, value in rows.items()}
     return {"table_name": table.name, "part": json.dumps(values)}
 

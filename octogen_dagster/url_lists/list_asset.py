@@ -164,9 +164,9 @@ def build_url_list_asset(
 def build_url_list_checks(
     url_list: dg.AssetsDefinition, *, severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.WARN
 ) -> list[dg.AssetChecksDefinition]:
-    """Build the check `accepted` for a URL list. It fails if rows were rejected.
+    """Build the check `accepted`, which fails if a URL list's table has rejected rows.
 
-    If the check fails, it shows a preview of the rejected rows.
+    A failed check shows a preview of the rejected rows.
 
     Args:
         url_list: An asset built by `build_url_list_asset`.
@@ -273,7 +273,7 @@ class _Table:
         return cls(frame, [url for url in urls if _rejection(url) is None])
 
     def with_answers(self, sync: UrlListSync) -> pl.DataFrame:
-        """Return the table with the three columns added."""
+        """Return the table with the columns in `ADDED_COLUMNS`."""
 
         def any_rejection(url: str | None) -> Rejection | None:
             if (before := _rejection(url)) or url is None:
@@ -420,7 +420,7 @@ class _ListRun:
 
 @contextmanager
 def _full_or_deleted_fails(sync: UrlListSync) -> Iterator[None]:
-    """Fail without retries if the list is full or was deleted. Its owner must decide what to do."""
+    """Fail without retries if the list is full or was deleted, because its owner must act."""
     try:
         yield
     except OctogenUrlListCapacityError as error:

@@ -69,7 +69,7 @@ def find_url_list(client: BlockingClient, name: str) -> CoverageUrlList | None:
 
 
 def create_url_list(client: BlockingClient, name: str) -> CoverageUrlList:
-    """Create a list. If a lost request or a concurrent run has created it, return that list."""
+    """Create a list, or return the list that a lost request or a concurrent run has created."""
     try:
         return client.create_coverage_url_list(name)
     except OctogenUrlListNameConflictError:

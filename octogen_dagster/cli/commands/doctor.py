@@ -206,7 +206,7 @@ def _resources(
 def _answers(
     service: Service, spending: Spending, *, yes: bool, as_json: bool
 ) -> Iterator[Finding]:
-    """Print the questions and their maximum cost. Ask the questions after confirmation."""
+    """Print the questions to the service with their maximum cost, and ask after confirmation."""
     from octogen_dagster.doctor.asking import ask, planned
     from octogen_dagster.doctor.findings import Finding
     from octogen_dagster.doctor.questions import QUESTIONS
@@ -228,7 +228,7 @@ def _answers(
 
 
 def _evidence_of(report: Path) -> Evidence:
-    """Return the evidence from the report of an earlier run."""
+    """Return the comparison data from the report of an earlier run."""
     import msgspec
 
     from octogen_dagster.doctor.service import Evidence

@@ -137,7 +137,7 @@ def _option_error(mistake: ErrorDetails) -> str:
 
 
 def _facets(texts: Iterable[str]) -> list[dict[str, Any]]:
-    """Parse NAME=VALUE options. Values with the same name are alternatives."""
+    """Parse NAME=VALUE options into one facet filter for each name."""
     values: dict[str, list[str]] = {}
     for text in texts:
         name, equals, value = text.partition("=")
