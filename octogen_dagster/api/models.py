@@ -1,6 +1,6 @@
 """Pydantic models for the service's responses: products, catalogs, shops, accounts.
 
-Both contract generations share these models: an image becomes a `ProductImage` whether it arrives
+Both API contracts share these models: an image becomes a `ProductImage` whether it arrives
 as a string or as an object. Unknown fields are kept in `model_extra`.
 """
 

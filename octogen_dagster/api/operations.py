@@ -42,7 +42,7 @@ def search_flow(
     """Request one search page in the form that the service's API contract expects.
 
     The seed contract takes one key as `catalog`, the current one a list as `catalogs`. The seed
-    generation rejects `understand` and never interprets keywords; the current one interprets them
+    contract rejects `understand` and never interprets keywords; the current one interprets them
     unless `understand` is false. A search is first sent with `catalog` and `understand`. If a 422
     rejects `catalog`, this and later requests use `catalogs`; if it rejects `understand=False`,
     they omit it. A 422 is not charged.
@@ -65,8 +65,8 @@ def _search(
             )
         except OctogenValidationError as error:
             named = refused_fields(error.detail)
-            # A service that rejects `catalog` is of the current generation. If it was upgraded
-            # from the seed generation, earlier rejections no longer apply.
+            # A service that rejects `catalog` has the current contract. If it was upgraded
+            # from the seed contract, earlier rejections no longer apply.
             refused = frozenset({"catalog"}) if "catalog" in named else refused | named
             spelled = _spelled(body, refused)
             # Two rejections that undo each other would otherwise loop forever.
@@ -110,7 +110,7 @@ def lookup_flow(
 
     By default, the current contract scrapes products outside the index and matches URLs loosely,
     so a removed variant resolves to another one. A lookup turns both off with two fields. The seed
-    generation does neither, but might reject the fields with a 422; this and later lookups then
+    contract does neither, but might reject the fields with a 422; this and later lookups then
     omit them. A 422 is not charged.
     """
     if not url.strip():

@@ -1,6 +1,6 @@
 """Plans a read: selects the catalogs and the walks through their pages.
 
-In the current API generation, a filtered search can name up to 500 catalogs in one request, so ten
+In the current API contract, a filtered search can name up to 500 catalogs in one request, so ten
 hits in 200 shops cost one page instead of 200. Whole catalogs are read in one walk each. A large
 catalog is split by the brands in its latest snapshot (`partition`). The service must be able to
 count the catalog's products, because the count shows at the end whether any are missing. Plans do
@@ -168,10 +168,10 @@ def _takes_many(
     *,
     source_is_granted: bool,
 ) -> bool:
-    """True if the service accepts several catalogs in one request, as the current generation does.
+    """True if the service accepts several catalogs in one request, as in the current contract.
 
-    Only the seed generation lists index times. If the generation is unknown, a free count request
-    determines it, because the seed generation cannot count.
+    Only the seed contract lists index times. If the contract is unknown, a free count request
+    determines it, because the seed contract cannot count.
     """
     if _is_current(client):
         return True
