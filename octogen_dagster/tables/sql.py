@@ -152,17 +152,17 @@ class SQLConnection(TableConnection):
             self.upload(table)
             if defines_later:
                 self._prepare(table, rows)
-            if is_first:
-                # Only the first load finds the empty load id. If another run was faster, this
-                # updates no record, and the INSERT's condition is false.
-                self.write_record(table, {**part, "load_id": ""}, load, load_id)
-                own_record = f"SELECT 1 FROM {self.name(loads)}{self._where(record)}"
-                self.insert(table, f"EXISTS ({own_record})")
-            else:
-                self.write_record(table, part, load, load_id)
-                self.execute(f"DELETE FROM {self.name(table)}{self._where(rows, always=True)}")
-                self.insert(table, "TRUE")
-        if is_first and not self.count(loads, record):
+            # Only the first load finds the empty load id. If another run was faster, this updates
+            # no record, and the conditions below are false.
+            self.write_record(table, {**part, "load_id": ""} if is_first else part, load, load_id)
+            # An engine can end an idle transaction that blocks another one (Snowflake: after five
+            # minutes). The statements after that would be committed individually.
+            own_record = f"EXISTS (SELECT 1 FROM {self.name(loads)}{self._where(record)})"
+            if not is_first:
+                replaced = self._where(rows, always=True)
+                self.execute(f"DELETE FROM {self.name(table)}{replaced} AND {own_record}")
+            self.insert(table, own_record)
+        if not self.count(loads, record):
             raise TableConflictError(
                 f"Another run loaded rows into {table.schema}.{table.name} at the same time."
             )

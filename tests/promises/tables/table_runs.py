@@ -212,6 +212,21 @@ def count_statements(base: str, destination: TableDestination, partition: str | 
     return len(counted)
 
 
+def load_interrupted(
+    base: str, destination: TableDestination, partition: str, number: int, work: Callable[[], None]
+) -> None:
+    """Load the table of products, and do some work before one of the statements."""
+    left = [number]
+
+    def step() -> None:
+        left[0] -= 1
+        if not left[0]:
+            work()
+
+    with _Watched(step):
+        Project(Path(base), destination, CATALOGS).load(partition)
+
+
 def _die_before(number: int) -> None:
     left = [number]
 

@@ -19,11 +19,12 @@ from tests.promises.tables.table_runs import (
     count_statements,
     expected_rows,
     load_in_process,
+    load_interrupted,
     partitions_of,
     product,
     products_frame,
 )
-from tests.warehouses import Row, Warehouse
+from tests.warehouses import ENGINES, Row, Warehouse
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -140,6 +141,30 @@ def test_one_catalog_twice_at_once_has_each_row_once(
     at_once(tmp_path, warehouse, ["acme", "acme", "acme"])
     assert_same_rows(warehouse.rows("products"), expected)
     assert project.load_metadata("acme")["octogen/loaded"] is False
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "warehouse", [pytest.param("snowflake", marks=ENGINES["snowflake"].marks)], indirect=True
+)
+def test_idle_transaction_ended_by_snowflake_has_each_row_once(
+    warehouse: Warehouse, tmp_path: Path
+) -> None:
+    project = Project(tmp_path, warehouse.destination, CATALOGS)
+    published(project, "acme", OLD, 1.0)
+    project.load("acme")
+    published(project, "acme", NEW, 2.0)
+    statements = count_statements(str(tmp_path), warehouse.destination, "acme")
+    for number in range(1, statements + 1):
+        expected = published(project, "acme", NEW, number + 2.0)
+        load_interrupted(
+            str(tmp_path),
+            warehouse.destination,
+            "acme",
+            number,
+            lambda: at_once(tmp_path, warehouse, ["acme"]),
+        )
+        assert_same_rows(warehouse.rows("products"), expected)
 
 
 @pytest.mark.long
