@@ -117,7 +117,7 @@ def test_a_first_load_may_be_killed_at_any_statement(warehouse: Warehouse, tmp_p
         first = processes.Process(target=load_in_process, args=(base, location, "acme", number))
         first.start()
         first.join(_TIMEOUT)
-        if not first.exitcode:
+        if first.exitcode == 0:
             break
         assert first.exitcode == -signal.SIGKILL
         if number % 4 == 0:
