@@ -140,8 +140,9 @@ class SQLConnection(TableConnection):
     def replace(self, table: Table, rows: Rows, frames: Iterable[pl.DataFrame], load: Load) -> None:
         load_id, part = uuid.uuid4().hex, part_of(table, rows)
         loads = loads_table(table.schema)
+        before = self._load_id(loads, part)
         # On a first load there are no rows to delete, so the table is not read.
-        is_first = not self.count(loads, part) and not self.count(table, rows)
+        is_first = before is None and not self.count(table, rows)
         self.stage(table, frames)
         record = {**part, "load_id": load_id}
         # A load without DDL holds the definition lock only briefly.
@@ -162,7 +163,10 @@ class SQLConnection(TableConnection):
                 replaced = self._where(rows, always=True)
                 self.execute(f"DELETE FROM {self.name(table)}{replaced} AND {own_record}")
             self.insert(table, own_record)
-        if not self.count(loads, record):
+        # A later load can have replaced the record since. If the record is still the one from
+        # before, the engine ended the transaction and nothing was committed.
+        loaded = self._load_id(loads, part)
+        if loaded != load_id and (is_first or loaded == (before or "")):
             raise TableConflictError(
                 f"Another run loaded rows into {table.schema}.{table.name} at the same time."
             )
@@ -287,6 +291,13 @@ class SQLConnection(TableConnection):
 
     def _columns(self, table: Table) -> Mapping[str, ColumnType | None]:
         return self._known.get((table.schema, table.name)) or self.columns(table)
+
+    def _load_id(self, loads: Table, part: Rows) -> str | None:
+        """Return the load id in a record; empty until the first commit, None without a record."""
+        if not self._columns(loads):
+            return None
+        found = self.query(f"SELECT load_id FROM {self.name(loads)}{self._where(part)}")
+        return str(found[0][0]) if found else None
 
     def _is_complete(self, table: Table) -> bool:
         """Return True if all columns and the load records table exist."""
