@@ -118,11 +118,13 @@ def run_demo(folder: Path, *, catalogs: int, products: int, days: int, port: int
         demo = Demo(console, sandbox, instance, snapshots, list(sizes))
         if past:
             begin_day(sandbox, snapshots, days - 1)
+        began = time.time()
         daemon = processes.enter_context(dagster_process(log, "dagster._daemon", "run"))
-        demo.play(days - 1, daemon)
+        demo.play(days - 1, began, daemon)
         demo.lose_decimal_point()
+        began = time.time()
         begin_day(sandbox, snapshots, days)
-        demo.play(days, daemon)
+        demo.play(days, began, daemon)
         demo.report(days)
         if port:
             demo.print_pages(url)
@@ -190,9 +192,12 @@ class Demo:
         shared = [sandbox.hub.share(each) for each in catalogs if definitions.HAS_HUB]
         self._listings = {listing_partition_key(name): name for name in shared}
 
-    def play(self, day: int, daemon: DagsterProcess) -> None:
-        """Wait until the daemon has materialized the products and all downstream assets."""
-        began, earlier = time.time(), {run.run_id for run in self._instance.get_runs()}
+    def play(self, day: int, began: float, daemon: DagsterProcess) -> None:
+        """Wait until the daemon has materialized the products and all downstream assets.
+
+        Only products read after `began`, in seconds since 1970, belong to the day.
+        """
+        earlier = {run.run_id for run in self._instance.get_runs()}
         with self._console.status(f"Day {day}: the sensors request runs"):
             while True:
                 runs = self._instance.get_runs()
