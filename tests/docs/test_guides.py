@@ -201,7 +201,6 @@ def test_linked_products_are_queried_and_copied(tmp_path: Path, place: Place) ->
     page = "docs/query-in-bigquery.md"
     reader = Reader(tmp_path, place, page, {})
     reader.follow()
-    (tmp_path / "brands.sql").write_text(block(page, "brands.sql").source)
     _, *rows = block(page, "output").source.splitlines()
     assert reader.run("uv", "run", "python", "brands.py").splitlines() == rows
     assets = "octogen_linked_datasets,octogen_linked_products,octogen_linked_snapshot"
