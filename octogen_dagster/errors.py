@@ -317,7 +317,7 @@ CONCERNS_ALL = (
     OctogenForbiddenError,
     OctogenInsufficientCreditError,
 )
-"""Errors about the API key or its budget, which would fail every other request too."""
+"""Errors that every other request would raise too, because they concern the key or its budget."""
 
 
 class OctogenNotFoundError(OctogenAPIError):

@@ -33,13 +33,13 @@ class Query(NamedTuple):
 
 
 Frames = Callable[[Query, threading.Event], Iterator[pl.DataFrame]]
-"""Yields a query's rows. Setting the event ends its waits."""
+"""Yields a query's rows, and stops waiting for more when the event is set."""
 
 _raised: deque[Exception] = deque(maxlen=16)
 """Recent errors from sources, which Polars 1 converts to a `ComputeError` with their text."""
 
 _unfinished: dict[threading.Lock, threading.Event] = {}
-"""Stop events for unfinished executions, by the lock that is held while Python code runs.
+"""The stop events of unfinished executions. Each key is the lock held while Python code runs.
 
 Polars runs a source's generator in a separate thread. A query that has enough rows (a filtered
 `head`) leaves the generator running or suspended. A Rust thread that calls into Python while the

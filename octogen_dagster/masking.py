@@ -16,7 +16,7 @@ _URL_OPTION = re.compile(
     r"[?&;][\w.-]*(?:sig|pass|passwd|password|token|secret|key)=", re.IGNORECASE
 )
 _BUCKET_USER = re.compile(r"\b(?:s3[an]?|gcs|gs|oss)://[^/\s]*@", re.IGNORECASE)
-"""A user before a bucket name. In Azure URLs, the part before `@` is the container instead."""
+"""Matches a user before a bucket name. Azure is excluded: there, a container comes before `@`."""
 _FILE_NAMES = ("credentials", "jwt_private_key")
 """Suffixes of setting names whose value can be a file path."""
 _SECRET_BEGINNINGS = ("{", "MII")

@@ -179,7 +179,10 @@ def _check_of(rule: AlertRule) -> Check:
         rows = entries.get(f"octogen/{rule.counted}", 0)
         share = rule.max_percent
         is_share = share is None or found > rows * share / 100
-        text = f"{found:,} of {count(rows, rule.row)} matched in the last snapshot."
+        text = (
+            f"{found:,} of {count(rows, rule.row)} matched the rule {rule.name} in the last "
+            "snapshot."
+        )
         return Verdict(not (found > rule.max_products and is_share), text, {"events": found})
 
     description = f"Few {rule.row}s matched the rule {rule.name} in the last snapshot."

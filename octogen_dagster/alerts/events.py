@@ -55,8 +55,9 @@ ALERTS_DESCRIPTIONS = {
     "title": "The title at that time.",
     "brand_name": "The brand's name in the last snapshot that contains the product.",
     "at": "The `fetched_at` of the snapshot in which the rule triggered (UTC).",
-    "since": "The time from which the previous value applied: the price, the stock, the product's "
-    "presence in the catalog, or the price-list row (UTC). Null for a new product.",
+    "since": "The time at which the previous value was first recorded (UTC). Depending on the "
+    "rule, the value is the price, the stock, the product's presence in the catalog or the "
+    "price-list row. Null for a new product.",
     "before": "The price that `after` is compared with, such as the last known price, your price "
     "or the floor price; null if unknown in this currency.",
     "after": "The price at that time; null if unknown or the product is gone.",
@@ -66,7 +67,8 @@ ALERTS_DESCRIPTIONS = {
     "is gone.",
     "sku": "Your SKU from the price list; null for a product rule.",
     "price": "Your price at that time.",
-    "rank_before": "Your price's rank just before the event, calculated as in a price position.",
+    "rank_before": "Your price's rank just before the event, calculated like `rank` in a "
+    "price position asset.",
     "rank": "Your price's rank at that time: 1 if no competitor is cheaper.",
 }
 

@@ -36,7 +36,7 @@ _MAX_ATTACHED = 10_000
 _MAX_ANSWER_BYTES, _MAX_REASON_LENGTH = 20_000, 200
 _TIMEOUT_SECONDS = 30.0
 _SMTPS_PORT = 465
-"""The port that uses TLS from the start; other ports use STARTTLS."""
+"""The port for implicit TLS; other ports use STARTTLS."""
 _URL = re.compile(r"https?://[!-~]{1,2000}")
 _WEBHOOK = re.compile(r"https?://[a-z0-9.-]+(:[0-9]+)?/[!-~]+", re.IGNORECASE)
 _AGAIN = "The sensor retries at its next tick"
@@ -142,7 +142,7 @@ class EmailNotifier(_Notifier):
     email_to: list[str] = Field(min_length=1, description="The recipients' email addresses.")
     smtp_host: str = Field(description="The mail server's host.")
     smtp_port: int = Field(
-        default=587, description="The server's port. Port 465 uses TLS from the start."
+        default=587, description="The server's port. Port 465 uses implicit TLS."
     )
     smtp_user: str | None = Field(default=None, description="The user name; None for no login.")
     email_password: str | None = Field(

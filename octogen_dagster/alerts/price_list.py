@@ -49,9 +49,10 @@ def price_list_rows(price_list: pl.LazyFrame, rules: Iterable[PriceListRule]) ->
     columns = [*PRICE_LIST_COLUMNS, *(rule.column for rule in rules)]
     found = price_list.collect_schema()
     if missing := [name for name in columns if name not in found]:
+        argument = "key" if missing[0] in ("sku", "product_url") else "tracked"
         raise UnfitSnapshotError(
-            f"The price list's history has no column {missing[0]!r}. Pass it to "
-            "build_history_asset in `tracked`, or product_url in `key`."
+            f"The price list's history has no column {missing[0]!r}. Add it to `{argument}` in "
+            "build_history_asset."
         )
     rows = price_list.select(*dict.fromkeys(columns), _TIMES).collect(engine="streaming")
     prices = [name for name in columns if name not in ("sku", "product_url", "currency")]

@@ -83,7 +83,7 @@ class AlertRule:
     at: ClassVar[str] = "valid_from"
     """The column that holds an event's time."""
     direction: ClassVar[int] = 0
-    """Prices reported despite the cool-down: -1 for lower, 1 for higher, 0 for neither."""
+    """Price moves reported despite the cool-down: -1 for down, 1 for up, 0 for none."""
     row: ClassVar[str] = "product"
     counted: ClassVar[str] = "current_products"
 

@@ -16,7 +16,7 @@ from octogen_dagster.snapshots.partitions import SnapshotKeys
 from octogen_dagster.storage.store import Store, beside
 
 MAX_VANISHED = 100_000
-"""The number of removed events, per file, whose ids are kept."""
+"""Maximum number of removed events' ids to keep per file."""
 _REPORTED = pl.Schema({"file": pl.String(), "alert_id": pl.String()})
 
 

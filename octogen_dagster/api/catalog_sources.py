@@ -32,12 +32,12 @@ from octogen_dagster.printable import printable
 from octogen_dagster.validation import require_percent
 
 MAX_EXTRA_PAGES_PERCENT = 5.0
-"""Default limit for the extra pages that reading a catalog in several walks can cost."""
+"""Default limit for additional pages when a catalog is read in parallel walks, in percent."""
 
 _POLL_SECONDS = 0.2
 _MAX_LISTING_AGE = 10.0
 _CANCELLATION_SECONDS = 1.5
-"""How long to wait for a source that was cancelled."""
+"""How long a cancelled `fetch` can take to return, in seconds."""
 _MAX_ERRORS_IN_MESSAGE = 5
 _MAX_CATALOGS_IN_MESSAGE = 20
 _warned: set[tuple[CatalogSource, str, tuple[str, ...]]] = set()
@@ -52,7 +52,7 @@ class CatalogSource(ABC):
         """List the current catalogs.
 
         Args:
-            client: The client to send requests with. Return within its `deadline`.
+            client: The client to send requests with. `fetch` must return within `client.deadline`.
 
         Raises:
             OctogenError: The catalogs cannot be listed.
@@ -359,8 +359,8 @@ def several_of_a_host(service: CatalogService, states: Iterable[CatalogState]) -
         named = "; ".join(_size(state, service) for state in several)
         yield (
             f"Shop {host!r} has {len(several)} catalogs, and all of them are read: {named}. One "
-            "might aggregate many shops, with the same products under different uuids. Specify "
-            "the catalogs to read, such as "
+            "of these catalogs might combine many shops and list the same products under other "
+            "uuids. To read only some of the catalogs, pass their keys, such as "
             f"ShopCatalogs(hosts=[...], catalogs=[{several[0].catalog!r}])."
         )
 

@@ -154,7 +154,7 @@ class OctogenClient:
         """List the catalogs granted to the API key; the list can be empty.
 
         Raises:
-            OctogenNotFoundError: The service does not list catalogs. Octogen's current one doesn't.
+            OctogenNotFoundError: The service, such as Octogen's current one, cannot list catalogs.
             OctogenError: The request failed for another reason.
         """
         return await self._driver.run(list_catalogs_flow(self._service))
@@ -165,7 +165,7 @@ class OctogenClient:
         This sends the same request as `list_catalogs` but decodes the response faster.
 
         Raises:
-            OctogenNotFoundError: The service does not list catalogs. Octogen's current one doesn't.
+            OctogenNotFoundError: The service, such as Octogen's current one, cannot list catalogs.
             OctogenError: The request failed for another reason.
         """
         return parsed_catalog_list(await self._driver.run(catalogs_flow(self._service)), CATALOGS)
@@ -242,8 +242,8 @@ class OctogenClient:
         Raises:
             pydantic.ValidationError: An argument is out of range. This is also a ValueError.
             OctogenNotFoundError: The catalog is not granted to the API key.
-            OctogenValidationError: The service has the older contract, which does not support one
-                of the arguments.
+            OctogenValidationError: The service has the older API contract, which does not support
+                one of the arguments.
             OctogenError: The request failed for another reason.
         """
         return await self._driver.run(page_flow(self._service, SearchRequest.of(**page)))

@@ -204,8 +204,9 @@ def checked_host(host: str, setting: str) -> str:
         )
     if host.lower().startswith(_SERVICES):
         raise ValueError(
-            f"{setting} {_shown(host)} is a single service's host. Remove the prefix "
-            f"{host.partition('.')[0]}.; the prefixes api., mcp. and auth. are added automatically."
+            f"{setting} {_shown(host)} begins with a service's prefix. Remove "
+            f"'{host.partition('.')[0]}.'. The prefixes api., mcp. and auth. are added "
+            "automatically."
         )
     return host
 
@@ -241,7 +242,8 @@ def checked_base_url(base_url: str, masked: Callable[[str], str] = masked_keys) 
         raise ValueError(f"base_url {_shown(base_url)} has a port above 65535. Correct the port.")
     if "?" in base_url or "#" in base_url:
         raise ValueError(
-            f"base_url {_shown(base_url)} must end with its path. Remove everything from ? or # on."
+            f"base_url {_shown(base_url)} has a query or a fragment. Remove the part that begins "
+            "with ? or #."
         )
     return str(url).rstrip("/")
 

@@ -148,7 +148,7 @@ class AsyncDriver:
 
 
 async def _trace(charge: Charge, event: str, info: dict[str, Any]) -> None:
-    """Record when the transport starts to send the request; while it connects, nothing is sent."""
+    """Record whether the transport began to send the request. Connecting does not count."""
     if event.startswith("connection."):
         charge.is_sent = False
     elif event.endswith("send_request_headers.started"):

@@ -87,7 +87,7 @@ class RequestStatistics:
 Flow: TypeAlias = Generator[Send | Wait, Response | TransportError | None, T]
 
 LONG_WAIT = 5.0
-"""Longer waits are logged: a single retry's delay, or all waits for the rate limit together."""
+"""Seconds from which a wait is logged: one retry's delay, or the total for the rate limit."""
 _RETRIED = (OctogenConnectionError, OctogenRateLimitError, OctogenServerError)
 
 

@@ -32,7 +32,7 @@ _UNKNOWN = "extra_forbidden"
 """The 422 error type for unknown fields."""
 _SHOP_PATHS = ("/domains", "/stores")
 _shop_path_of: dict[str, str] = {}
-"""The shop path of each service, by base URL; learned from responses in this process."""
+"""The path for shop lookups, by base URL, as learned from responses in this process."""
 _LOOKUP_OPTIONS = {"resolutionMode": "index_only", "matchMode": "strict"}
 
 
@@ -234,9 +234,8 @@ def count_flow(service: Service, filters: SearchFilters, catalogs: Sequence[str]
         if lacks_version(service.base_url):
             raise
         raise error.with_message(
-            f"{subject} is not available, because {service.base_url} does not support counting "
-            "searches (404). A service with the older contract counts whole catalogs only. Remove "
-            "the filters."
+            f"{subject} is not available, because {service.base_url} cannot count the products in "
+            "a search (404). The older API contract counts whole catalogs only. Remove the filters."
         ) from None
     return parsed(FacetCounts, response, subject).products(filters)
 
@@ -261,6 +260,6 @@ def _explained(error: OctogenValidationError, subject: str) -> OctogenValidation
     if not names:
         return error
     return error.with_message(
-        f"{subject} failed: the service has the older contract, which does not support {names} "
-        "(422). Remove these fields, or use a service with the current contract."
+        f"{subject} failed: the service has the older API contract, which does not support {names} "
+        "(422). Remove these fields, or use a service with the current API contract."
     )

@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 MAX_PAGES_WITHOUT_NEW = 10
 MAX_PRODUCTS = 10_000_000
-"""Limit for the products in a search of unknown size."""
+"""Maximum number of products in a search whose size is unknown."""
 MAX_COUNT_RATIO = 3
-"""Limit for the products in a catalog, as a multiple of the expected number."""
+"""Maximum number of products in a catalog, as a multiple of the expected number."""
 MAX_ROWS_PER_PRODUCT = 100
-"""Limit for rows per counted product, until a complete read has shown the actual ratio.
+"""Maximum rows per product in the source's count, until a complete read shows the actual ratio.
 
-The source might count product groups while a search lists their variants.
+The source might count product groups, while a search lists each variant.
 """
 MIN_LIMIT = 10_000
-"""Products that a small catalog can grow to before its source updates the count."""
+"""Limit for a small catalog, which can grow before its source updates the product count."""
 _MIN_SECOND_PAGE = 10  # a shorter page 2 might repeat by chance
 
 INDEXED_AGAIN = (

@@ -233,8 +233,8 @@ def _kind_and_advice(response: Response, detail: Any) -> tuple[type[OctogenAPIEr
 def _redirect_advice(response: Response) -> str:
     if response.status_code == 304:
         return (
-            "The request was not conditional, so a cache sent this response. Check the proxy or "
-            "cache between this machine and base_url."
+            "The request had no If-None-Match or If-Modified-Since header, so this response came "
+            "from a cache. Check the proxy or cache between this machine and base_url."
         )
     location = response.headers.get("location")
     if not location:

@@ -107,7 +107,8 @@ _SYNONYMS: Mapping[str, str] = {
 _MIN_NAME_SIMILARITY = 0.8  # must not match an attribute such as product_line to product_type
 
 CHECKED: Mapping[str, bool] = {"octogen_dagster.checked": True}
-"""Validation context for facets that were already checked, possibly by an older version."""
+"""Validation context that skips facet checks, because they were made before, maybe by an older
+version."""
 
 
 def _not_blank(text: str) -> str:
@@ -177,14 +178,14 @@ _Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _BrandQuality = Annotated[float, Field(ge=1, le=6)]
 _NEED_UNDERSTANDING = ("omit_generated_facets", "fallback_category", "relax")
 _NO_FILTERS = {"q", "understand", "similar_to_brands"}
-"""Fields that do not filter products; keywords do unless they are blank."""
+"""Fields that do not filter products. `q` filters them only if it is not blank."""
 
 
 class SearchFilters(BaseModel):
     """A search's filters, without catalogs and paging.
 
-    `understand=True` and the fields after it require a service with the current contract. A service
-    with the older contract rejects them with an error.
+    `understand=True` and the fields after it require a service with the current API contract. A
+    service with the older API contract rejects them with an error.
 
     Raises:
         pydantic.ValidationError: A field is out of range; the message names the field.
@@ -235,11 +236,11 @@ class SearchFilters(BaseModel):
     similar_to_brands: list[Text] = Field(
         default_factory=list,
         max_length=10,
-        description="Up to 10 brands; products in a similar style rank first.",
+        description="Up to 10 brands. Products in the style of these brands are ranked first.",
     )
     relax: bool = Field(
         default=False,
-        description="If true, Octogen drops some derived filters if `q` finds nothing. Requires "
+        description="If true and `q` finds nothing, Octogen drops some derived filters. Requires "
         "`understand`.",
     )
 
@@ -291,8 +292,8 @@ class SearchFilters(BaseModel):
         own = {name.lower() for name in names}
         if both := [name for name in self.omit_generated_facets if name.lower() in own]:
             raise ValueError(
-                f"{', '.join(both)} cannot be in both facets and omit_generated_facets. Use only "
-                "facets, which already replaces the derived filter."
+                f"{', '.join(both)} cannot be in both facets and omit_generated_facets. Remove it "
+                "from omit_generated_facets: a facet that you set already replaces the derived one."
             )
         if not (self.understand and self.has_keywords):
             for name in _NEED_UNDERSTANDING:
@@ -318,7 +319,7 @@ class SearchRequest(SearchFilters):
     catalogs: list[Text] = Field(
         default_factory=list,
         max_length=MAX_CATALOGS,
-        description="Several catalog keys. Requires the current contract.",
+        description="Several catalog keys. Requires the current API contract.",
     )
     cursor: str | None = Field(
         default=None, min_length=1, description="`next_cursor` from the previous page."
@@ -359,7 +360,7 @@ class SearchRequest(SearchFilters):
 
 _FIELDS = list(SearchFilters.model_fields)
 CURRENT_FIELDS = (*_FIELDS[_FIELDS.index("understand") :], "catalogs")
-"""Request fields that require the current contract."""
+"""Request fields that require the current API contract."""
 
 
 class SearchArguments(TypedDict, total=False):

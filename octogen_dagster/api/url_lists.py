@@ -281,8 +281,8 @@ def _request(
             raise
         raise error.with_message(
             f"{subject} failed: coverage URL lists are not available at {service.base_url} or for "
-            "this API key (404). They require the current contract. Ask Octogen to enable them for "
-            "your organization."
+            "this API key (404). They require the current API contract. Ask Octogen to enable "
+            "them for your organization."
         ) from None
     return parsed(model, response, subject)
 

@@ -7,9 +7,9 @@ import dagster as dg
 Condition = dg.AutomationCondition[dg.AssetKey]
 
 SNAPSHOT_TAG = "octogen/snapshot"
-"""The tag on assets whose data version changes only with their rows.
+"""The tag on assets whose data version changes only if their rows change.
 
-Kinds cannot serve as this mark, because a user can replace an asset's kinds.
+It is not a kind, because a user can replace an asset's kinds.
 """
 
 

@@ -48,7 +48,8 @@ ACCEPT_SHRINKING_CONFIG = dg.Field(
     bool,
     default_value=False,
     is_required=False,
-    description="True to publish this run's snapshot of whole catalogs however few rows it has.",
+    description="If true, this run publishes a snapshot of whole catalogs even if it has far fewer "
+    "rows than the previous one.",
 )
 
 FRESH = "fresh"
@@ -71,7 +72,7 @@ _BUILDERS = {
     "price_list": "build_history_asset",
     "url_list": "build_url_list_asset",
 }
-"""For each argument, the builder of the assets it accepts. Other arguments accept products."""
+"""Builders that errors name, by argument; `build_products_asset` for all other arguments."""
 
 
 def require_asset(asset: object, argument: str) -> None:

@@ -8,7 +8,7 @@ from octogen_dagster.errors import dagster_private
 
 DATA_VERSION_TAG = "dagster/data_version"
 READ_AGAIN = " read again in "
-"""Separates a catalog's version from the ID of a run that read different rows in that version."""
+"""In a data version, separates a catalog's version from the ID of the run that read it again."""
 _AGAIN = " (indexed again)"
 _SAME_IN = " = "
 _MADE = dg.DagsterEventType.ASSET_MATERIALIZATION

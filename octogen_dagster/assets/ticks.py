@@ -27,27 +27,27 @@ MAX_RUNS = 50
 MAX_NEW_PARTITIONS = 2_000
 """New partitions per tick. The daemon needs a millisecond to look up each one."""
 REQUEST_TAG = "octogen/request"
-"""The tag on requested runs: a digest over `<key>@<version>`, or over the asset key for a range.
+"""The tag on a requested run: a digest of `<key>@<version>`, or of the asset key for a range.
 
-The UI truncates tags in the list of runs after 38 characters.
+In the list of runs, the UI truncates tags after 38 characters.
 """
 RUN_KEY_TAG = "dagster/run_key"
-"""The tag with the run key: the request, and the time of the tick, which differs for a retry.
+"""The tag with the run key, which combines the request and the tick's time.
 
-Dagster stores run times in the database's time zone, and a separate tag would add a line to each
-run in the UI.
+Each retry has its own tick time. Dagster's own run times are in the database's time zone, and a
+separate tag would add a line to each run in the UI.
 """
 PARTITION_TAG = "dagster/partition"
 
 _FIRST_WAIT, _MAX_WAIT = 600.0, 6 * 3600.0
 MEMORY_SECONDS = 2 * 24 * 3600.0
-"""Older runs are ignored. At the longest wait, a key that always fails has 13 runs in this time."""
+"""How long a requested run counts. A key that always fails reaches the longest wait before that."""
 _RESUMED_SECONDS = 24 * 3600.0
 """How long Dagster keeps launching runs after a tick is interrupted."""
 _LONGEST_RUN_SECONDS = 7 * 24 * 3600.0
-"""An unfinished run older than this counts as dead: without run monitoring, it stays unfinished."""
+"""Age at which an unfinished run counts as dead. Only run monitoring would mark it as failed."""
 _MOST_ZONES_SECONDS = 24 * 3600.0
-"""The largest error in Dagster's times: PostgreSQL writes them in its session's time zone."""
+"""Maximum error in run times, because PostgreSQL writes them in its session's time zone."""
 _REQUESTS_IN_A_QUERY = 500
 
 _UNFINISHED = [
@@ -77,7 +77,7 @@ class Wanted(NamedTuple):
     since: float = 0.0
     """The version's time in seconds since 1970, or 0."""
     retried: bool = True
-    """False if a retry is unlikely to help until the version changes; it then waits two days."""
+    """False to request a version once in two days, because a faster retry is unlikely to help."""
 
     @property
     def name(self) -> str:
@@ -141,7 +141,7 @@ class TickPlan(NamedTuple):
     """A tick's run requests and new partitions, and all missing keys."""
 
     requests: list[list[Wanted]]
-    """The wanted versions by run, in range order."""
+    """One list of wanted versions per run, in range order."""
     new_partitions: list[str]
     missing: list[Wanted]
 

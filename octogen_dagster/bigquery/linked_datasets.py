@@ -36,7 +36,7 @@ from octogen_dagster.validation import require_extras
 SubscribeWithOctogen = Callable[
     [SubscriptionPass, ListingName, str | None], tuple[SubscriptionPlan, BigQuerySubscriptionResult]
 ]
-"""A function that subscribes to one listing, with a dataset id, and updates Octogen's status."""
+"""Subscribes to a listing with a dataset id, then updates the listing's status at Octogen."""
 
 GRANT_WAIT_SECONDS: Sequence[float] = (30.0, 60.0, 120.0)
 

@@ -28,7 +28,7 @@ from octogen_dagster.sharing.names import ListingKey
 from octogen_dagster.sharing.octogen import Action, action_of
 
 _GRACE_SECONDS = 1.0
-"""Extra seconds so that a read that times out ends with its own error."""
+"""Extra waiting time in seconds, in which a read can raise its own timeout error."""
 _MAX_LINES = 10
 
 _Result = TypeVar("_Result")

@@ -161,8 +161,9 @@ def _same_listing(context: dg.AssetExecutionContext, upstream: dg.AssetKey) -> s
             last_materialization(context, upstream, key), TABLE_NAME
         ):
             return (
-                f"Partition {key!r} has a linked dataset and differs only in the project's id or "
-                "number. If both are the same listing, use that partition and delete this one."
+                f"Partition {key!r} already has a linked dataset. Only the project's id or number "
+                "differs. If both partitions are the same listing, delete the one without a linked "
+                "dataset."
             )
     return None
 

@@ -24,7 +24,7 @@ from octogen_dagster.history.table import valid_at
 
 _MAX_CHANGES = {"changed": 5, "appeared": 2, "disappeared": 2}
 _CURRENT_COLUMNS = ["currency", "in_stock"]
-"""Columns that only the current version of the service sends; otherwise they are null."""
+"""Columns that only the current API contract has. With the older contract, they are null."""
 
 _COLUMNS = [
     *PRODUCT_KEY,

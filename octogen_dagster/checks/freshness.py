@@ -210,8 +210,8 @@ def _remarks(found: Freshness) -> Iterator[str]:
     """Yield remarks on catalogs that the check tolerates, and on a source list that it ignores."""
     if found.ignores_list:
         yield (
-            "The source lists none of these catalogs, so the check ignores its list. Check the "
-            "source or, if the catalogs no longer exist, delete the partitions."
+            "The catalog source lists none of these catalogs, so the check ignores the source. "
+            "Check the catalog source. If the catalogs no longer exist, delete the partitions."
         )
     if found.awaited:
         yield (

@@ -17,11 +17,11 @@ from octogen_dagster.validation import require_percent, warn_of_share
 MIN_PRICES = 10
 """The minimum number of prices needed to detect outliers."""
 MIN_ROWS_CHANGE = 10
-"""A row count can always change by this number, because search results vary slightly."""
+"""A change of up to this many rows always passes, because search results vary slightly."""
 SNAPSHOTS_BACK = 5
 """Number of earlier snapshots to compare with."""
 _MOSTLY_NULL = 0.5
-"""Columns with more nulls than this in most earlier snapshots are not checked for lost values."""
+"""A column that becomes all null fails only if its median share of nulls was at most this."""
 
 ROWS, NULLS, PRICES = "rows_within_bounds", "nulls", "prices"
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True}
 FILE = click.Path(dir_okay=False, path_type=Path)
 SECONDS = click.FloatRange(min=0, min_open=True)
-DRY_RUN = "Dry run: no changes are made. To apply them, add --apply."
+DRY_RUN = "Dry run: nothing is changed. To apply this plan, add --apply."
 """The first line of a dry run's output."""
 _LOGINS = {
     "mcp_token_command",

@@ -47,7 +47,7 @@ class AlertSettings(YamlModel):
     where: str | None = None
     """Products the rule applies to, as an SQL condition such as `brand.name = 'Acme'`."""
     days: int = 30
-    """Number of days in which a new rule looks for past events.
+    """How many days back a new rule looks for events.
 
     Also the period for the `lowest` or `median` price.
     """
@@ -57,9 +57,12 @@ class AlertSettings(YamlModel):
     During this time, the product is reported again only if its price moves further.
     """
     max_products: int = 0
-    """The rule's check warns if more products match in a snapshot."""
+    """The rule's check warns if more products than this match in a snapshot."""
     max_percent: float | None = None
-    """The same limit as a percentage of all products; the check warns only if both are exceeded."""
+    """Limit for matches as a percentage of all products.
+
+    The check warns only if `max_products` is exceeded, too.
+    """
 
     def rule(self) -> AlertRule:
         """Return the rule that these fields describe."""

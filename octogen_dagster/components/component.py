@@ -92,7 +92,7 @@ class OctogenComponent(AssetsComponent):
     url_lists: list[UrlListSettings] = Field(default_factory=list)
     """URL lists stored by Octogen and synchronized with tables in your project."""
     url_list_sensor: Sensor = Field(default_factory=SensorSettings)
-    """Sensor for new exports of URL lists that have `coverage`.
+    """Sensor that requests runs after new exports, for URL lists with `coverage`.
 
     `true` (the default) adds the sensor in a stopped state; `running` starts it with the first
     deployment; `false` omits it.

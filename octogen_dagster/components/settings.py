@@ -321,14 +321,14 @@ class SearchSettings(AssetSettings):
             f"{partitions} needs start_date, the first day, such as 2026-11-25.": (
                 by_day and self.start_date is None
             ),
-            "start_date needs partitions: snapshot_days or catalog_days. Change one of them.": (
-                self.start_date is not None and not by_day
-            ),
+            "start_date needs partitions by day. Set partitions to snapshot_days or catalog_days, "
+            "or remove start_date.": (self.start_date is not None and not by_day),
             f"{partitions} makes each catalog a partition, so the search must not name catalogs. "
             "Remove `catalogs`, or list the catalogs in catalog_source: keys.": (
                 self.by_catalog and self.search.catalogs
             ),
-            f"{partitions} with max_products would store partial catalogs. Remove one of them.": (
+            f"{partitions} with max_products would store partial catalogs. Remove partitions "
+            "or max_products.": (
                 self.partitions != "none" and self.search.max_products is not None
             ),
             "alerts needs a history. Write history: true beside it.": (
@@ -336,7 +336,7 @@ class SearchSettings(AssetSettings):
             ),
             "price-list rules, such as undercut, need your price list. Write position: "
             "{price_list: ...} beside alerts.": self.position is None and self.price_list_rules,
-            "changes needs a history. Remove history: false or changes.": (
+            "changes needs a history. Remove `history: false`, or remove changes.": (
                 self.changes is not None and self.history is None
             ),
             "position needs a history. Write history: true beside it.": (
@@ -345,12 +345,12 @@ class SearchSettings(AssetSettings):
             "notify needs alerts. Write alerts beside it.": (
                 self.notify is not None and not self.alerts
             ),
-            f"tables: of has {missing}, an asset the search does not build. Add {missing} to the "
-            "search, or remove it from of.": missing,
-            "sensor needs partitions: catalog or catalog_days. Use a schedule instead.": (
-                self.sensor and not self.by_catalog
-            ),
-            "catalogs_per_run needs partitions: catalog or catalog_days. Change one of them.": (
+            f"`of` in tables lists {missing}, but the search does not build this asset. Add "
+            f"{missing} to the search, or remove it from `of`.": missing,
+            "sensor needs partitions by catalog. Set partitions to catalog or catalog_days, or use "
+            "a schedule instead.": (self.sensor and not self.by_catalog),
+            "catalogs_per_run needs partitions by catalog. Set partitions to catalog or "
+            "catalog_days, or remove catalogs_per_run.": (
                 "catalogs_per_run" in written and not self.by_catalog
             ),
         }

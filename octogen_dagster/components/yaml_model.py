@@ -43,7 +43,7 @@ _TYPES = {
     "string": "text",
     "tuple": "a list",
 }
-"""Descriptions of the expected value. The keys are the first words of pydantic's error types."""
+"""Descriptions of the expected values, by the first word of pydantic's error type."""
 
 _SAID = ("title", "description", "default")
 _TEMPLATE = r"\{\{|\{%"

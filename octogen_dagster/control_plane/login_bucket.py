@@ -38,7 +38,7 @@ A token exchange always ends before its lease expires.
 
 _FIRST_WAIT, _MAX_WAIT = 0.02, 1.0
 _MAX_REFUSALS = 5
-"""Stop after this many rejected writes in a row if no other process writes.
+"""Maximum number of consecutive rejected writes if no other process writes.
 
 Concurrent writes can cause a few rejections.
 """
@@ -86,7 +86,7 @@ class SecretObject:
         guard = _guards[self.uri]
         if not guard.acquire(timeout=within.left):
             raise OctogenTimeoutError(
-                f"The {self} was not free within {within.seconds:g} s. Another thread is "
+                f"The {self} was still locked after {within.seconds:g} s. Another thread is "
                 "replacing it or waiting for the store. Try again later."
             )
         try:
@@ -127,9 +127,9 @@ class SecretObject:
             if not within.left:
                 until = datetime.fromtimestamp(lease.until, UTC)
                 raise OctogenTimeoutError(
-                    f"The {self} was not free within {within.seconds:g} s. Another process is "
-                    f"replacing it or died while doing so. Its lease expires at {until:%H:%M:%S} "
-                    "UTC. Try again later."
+                    f"The {self} was still locked after {within.seconds:g} s. Another process is "
+                    "replacing it, or died before it released the lock. The lock expires at "
+                    f"{until:%H:%M:%S} UTC. Try again later."
                 )
             time.sleep(min(within.left, random.uniform(wait / 2, wait)))  # noqa: S311
             wait = min(2 * wait, _MAX_WAIT)

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 _EXCHANGE_TIMEOUT = 120.0
 _STORE_TIMEOUT = 30.0
-"""How long storing a token is retried if the bucket does not respond, in seconds."""
+"""How long to retry storing a token if the bucket does not respond, in seconds."""
 
 _MAX_STORE_SECONDS = 120.0
 """The part of the lease that is reserved for storing a token.
@@ -49,7 +49,7 @@ The last retry takes up to 90 seconds.
 """
 
 _LOCK_GRACE_SECONDS = 0.2
-"""Seconds by which callers wait longer than the lock, so that the lock's own error is reported."""
+"""Extra waiting time in seconds, in which the lock can raise its own timeout error."""
 
 _RENEWED_BEFORE_SECONDS = 30.0
 _MAX_LIFE_SECONDS = 1e9
@@ -116,7 +116,8 @@ class Refresh:
             try:
                 _LOGGER.warning(
                     "Waiting for the token endpoint, which might be replacing the refresh token. "
-                    "Interrupt again to exit immediately and lose the new token."
+                    "If you interrupt again, the process exits immediately and the new token is "
+                    "lost."
                 )
                 wait_interruptibly(running)
             except BaseException:
@@ -193,8 +194,8 @@ class Refresh:
                     with_retries(store, Deadline.after(_STORE_TIMEOUT))
                 except (OctogenMCPAuthenticationError, OctogenConnectionError) as error:
                     raise OctogenMCPAuthenticationError(
-                        f"{error} The old token can no longer be used and the new token is lost, "
-                        "so then run `octogen-dagster login` again."
+                        f"{error} Then run `octogen-dagster login` again, because the old token "
+                        "can no longer be used and the new token is lost."
                     ) from None
         if issued is None:
             raise OctogenMCPAuthenticationError(

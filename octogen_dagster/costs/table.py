@@ -31,8 +31,8 @@ COSTS_SCHEMA = pl.Schema(
 _DESCRIPTIONS = {
     "day": "Day on which the cost was reported (UTC).",
     "asset": "Asset key.",
-    "catalog": "Catalog, or the partition key without its time. Null for assets without "
-    "partitions, and for failed reads in runs with several partitions.",
+    "catalog": "Partition key without its time dimension, such as the catalog. Null for assets "
+    "without partitions, and for failed reads in runs with several partitions.",
     "requests": "Requests charged by Octogen. Failed reads are not included, because their number "
     "of requests is unknown.",
     "cost_usd": "US dollars charged by Octogen.",

@@ -29,7 +29,7 @@ from octogen_dagster.snapshots.partitions import catalog_partition_key
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 _LOWERED = {3: ("price", 0.55), 5: ("map_price", 0.95)}
-"""Days on which a competitor undercuts a price-list column, with the column and the factor."""
+"""By day, the price-list column that a competitor undercuts, and the new price as a share of it."""
 
 
 def begin_day(sandbox: Sandbox, snapshots: Path, day: int) -> None:

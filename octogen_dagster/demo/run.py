@@ -38,7 +38,7 @@ _SIZES = {
     "kumo": 0.6,
     "grand-arcade": 1.3,
 }
-"""The catalogs. Each one gets this share of the requested number of products."""
+"""Each catalog's number of products, as a multiple of the requested number."""
 _LIVE_DAYS = 2
 _DAY_TIMEOUT = 1800  # a day takes half a minute on two idle cores
 _WRONG_PRICE_FACTOR = 100  # like a lost decimal point
@@ -109,7 +109,7 @@ def run_demo(folder: Path, *, catalogs: int, products: int, days: int, port: int
             ui = processes.enter_context(dagster_process(log, *command))
             with console.status("The Dagster UI starts"):
                 ui.wait_for_ui(url)
-            console.print(f"The Dagster UI runs at {url}. Watch the days there as they are played.")
+            console.print(f"The Dagster UI runs at {url}. Open it to watch the simulated days.")
             # Elsewhere a text browser would open and take over the terminal.
             if sys.platform == "darwin" or os.environ.keys() & _WINDOWS:
                 webbrowser.open(f"{url}/assets/{_PRODUCTS}?view=partitions")
@@ -364,7 +364,7 @@ class Demo:
             lower = prices.filter(pl.col("difference") > 0).height
             self._say(
                 f"Octogen covers {covered:,} of {len(pages):,} competitor URLs in a URL list. Of "
-                f"their {len(prices):,} prices, {lower:,} are below yours."
+                f"the {len(prices):,} prices at these URLs, {lower:,} are below yours."
             )
 
     def _say(self, text: str) -> None:

@@ -42,7 +42,7 @@ class Charged(NamedTuple):
     """The maximum number of charged responses to a `Question`."""
 
     walk: int = 0
-    """First pages of the catalog. They are read only once for all questions."""
+    """Pages from the start of the catalog. All questions share them, so each is read only once."""
     pages: int = 0
     """Additional pages."""
     lookups: int = 0

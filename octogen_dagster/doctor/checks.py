@@ -209,7 +209,7 @@ def _key_finding(
     names: tuple[str, ...] = ()
     said = f"{service.base_url} accepts the key ({origin})"
     if me is None:
-        said += " and implements the older contract (seed)."
+        said += " and implements the older API contract (seed)."
     else:
         name, kind = (me.organization.name, me.organization.type) if me.organization else ("", "")
         if name:
@@ -218,7 +218,7 @@ def _key_finding(
             said += f", which has the type {kind!r}."
             advice = f"The API is for {_PARTNER} organizations. If reads fail, ask Octogen."
             return Finding("Octogen key", "warning", said, advice, names=names)
-        said += " and implements the current contract."
+        said += " and implements the current API contract."
     if origin == DEPRECATED_KEY_VARIABLE:
         advice = f"Octogen has deprecated {origin}. Set {KEY_VARIABLE} instead."
         return Finding("Octogen key", "warning", said, advice, names=names)

@@ -76,7 +76,7 @@ def _rate_limit(service: Service) -> Seen:
     names = ("x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset")
     values = [response.headers.get(name) for name in names]
     if values == [None] * 3 and service.me is not None and service.me.rate_limit is None:
-        return Seen(True, "no headers, and /me reports that the limiter is off.")
+        return Seen(True, "no rate limit headers, and /me reports that rate limiting is off.")
     if not all(value and value.isascii() and value.isdigit() for value in values):
         missing = ", ".join(n for n, v in zip(names, values, strict=True) if not v)
         return Seen(False, f"headers missing: {missing}." if missing else f"headers: {values}.")
@@ -313,7 +313,7 @@ def _unknown_product(service: Service) -> Seen:
         found = service.client.lookup_product(url)
     except OctogenNotFoundError:
         return Seen(True, "status 404, free of charge.")
-    return Seen(False, f"a product with the source {found.source!r}, which is charged.")
+    return Seen(False, f"a product with the source {found.source!r}, and a charge for the lookup.")
 
 
 @_question("keywords as written", "`understand`, docs/searches.md", pages=1)
@@ -366,7 +366,7 @@ def _brand_split(service: Service) -> Seen:
     others, _, has_others = service.search_all(most - read, exclude_facets=facets)
     details = ", ".join(brands)
     if not chosen:
-        return Seen(False, "the most frequent brands match no products as a facet.", details)
+        return Seen(False, "a facet with the most frequent brands matches no products.", details)
     said = f"{len(chosen):,} products with the brands and {len(others):,} without them"
     if not (has_chosen and has_others):
         said += " on the pages read"
@@ -397,9 +397,11 @@ def _without_a_key(service: Service) -> Seen:
             parsed_page(Response(status, dict(response.headers), response.content), "The trial")
         except OctogenResponseError as error:
             return Seen(False, "status 200 without a search page.", str(error))
-        return Seen(True, "the trial is available (200).")
+        return Seen(True, "the trial without a key is available (200).")
     if status == httpx.codes.TOO_MANY_REQUESTS:
-        return Seen(True, "the trial is available; today's requests are used up (429).")
+        return Seen(
+            True, "the trial without a key is available, but today's requests are used up (429)."
+        )
     is_rejected = status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
     said = f"a search without a key is rejected ({status})." if is_rejected else f"status {status}."
     return Seen(is_rejected, said)

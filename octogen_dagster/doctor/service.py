@@ -201,7 +201,7 @@ class Service:
 
     def require_current(self) -> None:
         if self.generation == "seed":
-            raise NotAskedError("the older contract does not support it.")
+            raise NotAskedError("the older API contract does not support it.")
 
     def catalogs(self) -> Sequence[CatalogState]:
         """Return the catalogs from the first time they were listed."""

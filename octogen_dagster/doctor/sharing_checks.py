@@ -84,7 +84,7 @@ def credentials_findings(
         return
     subject, hub = "Google credentials", resolved(analytics_hub)
     if hub.endpoint or os.environ.get(EMULATOR_VARIABLE):
-        yield Finding(subject, "skipped", "Analytics Hub is a local server without credentials.")
+        yield Finding(subject, "skipped", "a local Analytics Hub emulator needs no credentials.")
         return
     with translate_google_errors(ANALYTICS_HUB, f"Project {hub.project}"):
         credentials = load_credentials(hub.credentials())
@@ -194,8 +194,8 @@ def _refresh_token_findings(login: dict[str, Any]) -> Check:
                 "MCP login",
                 "warning",
                 f"other users can {may} the {token} (mode {mode:04o}).",
-                "The next successful login restricts it to its owner. If others might have read "
-                "it, run `octogen-dagster login` again.",
+                "The next successful login restricts the file to its owner. If others might have "
+                "read the token, run `octogen-dagster login` again.",
             )
 
 
@@ -300,7 +300,7 @@ def _listing_findings(
         yield Finding("Listings", "warning", said, _GRANT)
     yield from _restriction_findings(hub, listings[:checked])
     if not listings:
-        yield Finding("Listings", "skipped", "no listings to check; Octogen's MCP lists them.")
+        yield Finding("Listings", "skipped", "nothing to check, because Octogen's MCP listed none.")
     if left := len(listings) - checked:
         yield Finding("Listings", "skipped", f"not checked: {left:,} more.")
     return tables

@@ -257,8 +257,8 @@ COLUMN_DESCRIPTIONS: Mapping[str, str] = {
     "original_price": "Price before a discount, in `currency`.",
     "currency": "ISO 4217 code for both prices.",
     "in_stock": "True if the merchant has it in stock.",
-    "is_active": "True if the product is active in the index, the default if the service sends no "
-    "value; null if the service reports it as unknown.",
+    "is_active": "True if the product is active in the index or if the service sends no value; "
+    "null if the service reports it as unknown.",
     "gender": "male, female or unisex.",
     "category_path": "Categories from broadest to narrowest, starting with the root, such as "
     "Apparel & Accessories. The `category_path` in the enrichment omits the root.",
@@ -295,16 +295,17 @@ DETAIL_DESCRIPTIONS: Mapping[str, str] = {
     "brand, categories, colors, sizes, currency and images.",
     **_of_products("catalog_display_name"),
     "source_base_url": "URL of the merchant's site.",
-    "source": "indexed, or another source if the product is gone; null in responses from an older "
-    "service.",
-    "requested_url": "The URL that was looked up, as the service read it.",
+    "source": "Where the service found the product: indexed, or another source if the product is "
+    "gone. Null with the older API contract.",
+    "requested_url": "The URL that was looked up, as the service returned it.",
     "normalized_url": "Stable product URL for lookups and joins.",
     "resolved_url": "The URL that the requested URL leads to.",
-    "canonical_url": "The canonical URL on the product's page; null for indexed products since "
-    "August 2026, so join by `normalized_url`.",
+    "canonical_url": "The canonical URL on the product's page. Since August 2026, it is null for "
+    "indexed products, so join by `normalized_url`.",
     "matched_via": "How the URL was matched to the product.",
-    "cache_status": "hit, miss or refresh, if the response comes from the merchant's page.",
-    "resolution": "How the product was read, if the response comes from the merchant's page.",
+    "cache_status": "For a response from the merchant's page: hit, miss or refresh in the "
+    "service's cache.",
+    "resolution": "For a response from the merchant's page: how the product was read.",
     "warnings": "Warnings in the service's response.",
     **_of_products("title", "brand", "current_price", "original_price", "image_url", "images"),
     **_of_products("rating", "updated_at", "is_active", "category_path"),

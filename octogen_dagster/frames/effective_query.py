@@ -18,7 +18,7 @@ from octogen_dagster.printable import printable
 EffectiveQuery = dict[str, Any]
 
 EFFECTIVE_QUERY = "octogen.effective_query"
-"""File metadata key: the snapshot's combined effective query, as JSON."""
+"""File metadata key: the effective queries of the snapshot's catalogs, combined as JSON."""
 _NAMES = {"q": "text", "understand": "understood"}
 _COMPARED = tuple(_NAMES.get(name, to_camel(name)) for name in SearchFilters.model_fields)
 """The service's names for the search fields."""

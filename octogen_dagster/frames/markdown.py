@@ -22,15 +22,15 @@ _MAX_INLINE_LENGTH = 999
 _LINK = re.compile(r"https?://[^\s<`\[\]]+")
 _BREAKS_A_ROW = re.compile(r"[\\|]")
 _MARKUP = re.compile(r"[\\|<*`~]|(?<=])\(")
-"""Markdown markup: shop titles must not become images, links or formatting."""
+"""Matches Markdown syntax to escape: a shop's titles must not add images, links or formatting."""
 _LINK_MARKUP = re.compile(r"[\\|<*`~\[\]]")
-"""Markup in link text."""
+"""Matches Markdown syntax to escape in a link's text."""
 _ESCAPED = r"\\\g<0>"
 _SAFE_IN_URL = ":/?#@!$&',;=+%-._~"
-"""Characters kept unescaped in a URL; a bracket would end the link."""
+"""Characters that are not percent-encoded in a link's URL. A bracket would end the link."""
 
 MAX_EARLIER = 11
-"""The number of earlier snapshots in a trend: a longer line would not fit beside its numbers."""
+"""Maximum number of earlier snapshots in a trend line, so that its numbers fit beside it."""
 
 
 def inline_table(frame: pl.DataFrame) -> str:

@@ -29,19 +29,19 @@ if TYPE_CHECKING:
     from octogen_dagster.storage.store import Store
 
 MIN_ROWS_PERCENT = 50.0
-"""By default, a smaller snapshot of whole catalogs is not published."""
+"""Default minimum size of a snapshot of whole catalogs, in percent of the previous row count."""
 CATALOGS = "octogen.catalogs"
 """File metadata key: the catalogs that were read, if known."""
 SELECTION = "octogen.selection"
 """File metadata key: which rows of a linked view were read, unless all of them were."""
 FETCHED_AT = "octogen.fetched_at"
-"""File metadata key: when the snapshot (for changes, the compared snapshot) was read."""
+"""File metadata key: when the snapshot was read; for changes, when the later snapshot was read."""
 STORED_AT = "octogen.stored_at"
 """File metadata key: when the file was written."""
 ROWS = "octogen.rows"
 """File metadata key: the number of rows."""
 ROWS_PER_PRODUCT = "octogen.rows_per_product"
-"""File metadata key for whole catalogs: rows returned per product in the source."""
+"""File metadata key for whole catalogs: rows read per product in the source's count."""
 
 ANY = object()
 """Matches any file version."""

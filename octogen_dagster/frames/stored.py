@@ -24,7 +24,7 @@ CATEGORY_SEPARATOR = " \u203a "
 """Separates category levels, in histories and the price report."""
 KEY = pl.struct(PRODUCT_KEY).hash()
 IN_STOCK = pl.col("in_stock") & pl.col("is_active").fill_null(value=True)
-"""True if a product is in stock, False if it is inactive, null if unknown."""
+"""Whether a product is in stock: false for an inactive product, null if unknown."""
 
 
 class StoredSnapshot(NamedTuple):

@@ -147,8 +147,9 @@ def build_history_asset(
             "name in key or tracked."
         )
     description = (
-        f"Changes to the rows in {asset} since its first snapshot, by {', '.join(tracking.key)}. "
-        "Each row holds the values from valid_from until just before valid_to."
+        f"Changes to the rows in {asset} since its first snapshot. The key is "
+        f"{', '.join(tracking.key)}. Each row holds the values from valid_from until just before "
+        "valid_to."
     )
     columns_of_table = {
         each: text for each, text in kind.descriptions.items() if each in tracking.types

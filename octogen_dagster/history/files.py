@@ -153,7 +153,7 @@ def history_files(
             raise OctogenSnapshotError(
                 f"The history {asset} exists both as one file, {store.uri(whole)}, and as "
                 f"partitions in {store.uri(folder)}, because its partitioning was changed. Move "
-                "away the copy that runs no longer write."
+                "away the copy that is no longer updated."
             )
         _require_history(store, asset, whole, of_products=of_products)
         if catalogs is not None:

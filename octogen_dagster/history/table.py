@@ -67,7 +67,7 @@ def _time_descriptions(tracking: Tracking) -> dict[str, str]:
         "snapshot still has these values.",
         "is_current": f"True if the {row} has these values in the last snapshot.",
         "change": "What happened at `valid_from`: appeared, reappeared or changed.",
-        "changed": f"If `change` is changed, what has changed: {', '.join(tracking.watched)}, or "
+        "changed": f"For a changed {row}, the kinds of change: {', '.join(tracking.watched)}, or "
         f"{SEEN} if the URL changed.",
     }
 

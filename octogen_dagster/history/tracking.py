@@ -27,12 +27,12 @@ COMPUTED: dict[str, pl.DataType] = {
 TRACKING = "octogen.tracking"
 """File metadata key for the key and tracked columns. Only histories of your own tables have it."""
 SEEN = "product_url"
-"""The URL's column. A different URL starts a new row, but another spelling or a null does not."""
+"""The URL column. A new row starts if the URL changes, except in spelling or to null."""
 _DERIVED = ("brand_name", "category")
 """History columns that are derived from other columns in the snapshot."""
 
 _EXACT = {pl.Int8, pl.Int16, pl.Int32, pl.UInt8, pl.UInt16, pl.UInt32, pl.Float32, pl.Float64}
-"""Number types that Float64 represents exactly. Int64 represents the integer types exactly."""
+"""Number types that Float64 represents exactly. For the integer types, so does Int64."""
 _FLOAT_DIGITS = 15
 """Float64 can represent any number with this many decimal digits."""
 

@@ -69,7 +69,7 @@ _IS_THERE, _CURRENCY, _NEXT = "octogen_is_there", "octogen_currency", "octogen_n
 _POINT, _FIRST, _LAST = "octogen_point", "octogen_first", "octogen_last"
 _NEVER = pl.lit(2**62, pl.Int64).cast(TIME)  # later than NOW
 NOW = datetime.max.replace(tzinfo=UTC)
-"""A time after every snapshot. As of this time, each row shows the last snapshot."""
+"""A time later than any snapshot, so that each row shows the last snapshot."""
 _MAX_ROWS = 5
 _PAGE = [*PRODUCT_KEY, URL]
 _TRACKED = ["title", "current_price", "currency", "in_stock", "is_active"]
@@ -206,7 +206,7 @@ def checked_price_list(price_list: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
         )
     if taken := [name for name in table.columns if name in POSITION_DESCRIPTIONS]:
         raise UnfitTableError(
-            f"Your price list has a column {taken[0]!r}, which the price position adds. Rename it."
+            f"Your price list has a column {taken[0]!r}, but price positions add one. Rename yours."
         )
     prices = table["price"].cast(pl.Float64, strict=False)
     wrong = table["price"].filter(prices.is_null() & table["price"].is_not_null())
@@ -487,8 +487,8 @@ def position_checks(limits: Mapping[str, float]) -> dict[str, Check]:
         UNMATCHED: "pairs are unmatched",
     }
     descriptions = {
-        UNDERCUT: "Competitors undercut you in few of the matched rows.",
-        UNMATCHED: "Few rows of the price list have no match.",
+        UNDERCUT: "Few matched rows have a competitor below your price.",
+        UNMATCHED: "The share of price-list rows without a match is small.",
     }
     return {
         name: Check(descriptions[name], judge=judge(name, limit), warns=True)
@@ -497,4 +497,4 @@ def position_checks(limits: Mapping[str, float]) -> dict[str, Check]:
 
 
 POSITION_KIND = TableKind(descriptions=POSITION_DESCRIPTIONS, sentence=_sentence, preview=_preview)
-"""This kind has no schema, because a position also includes the columns of your price list."""
+"""The table kind has no schema, because a price position also has the price list's columns."""

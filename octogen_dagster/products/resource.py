@@ -123,8 +123,8 @@ class OctogenResource(NamedSettings, dg.ConfigurableResource[Any], _Operations):
     concurrency: int = Field(
         default=8,
         ge=1,
-        description="Catalogs, or parts of a large catalog, to read concurrently; products to look "
-        "up concurrently.",
+        description="Number of catalogs, or parts of a large catalog, to read concurrently. Also "
+        "the number of products to look up concurrently.",
     )
     attempts: int = Field(
         default=6, ge=1, description="Maximum attempts per request, including the first."
@@ -352,7 +352,7 @@ class _CatalogSourceRequirement:
                 f"{self.resource_key!r} has no catalog source. Pass "
                 "OctogenResource(catalog_source=ShopCatalogs(hosts=[...])), or in YAML "
                 "`catalog_source: {hosts: [...]}`. GrantedCatalogs() works only with services that "
-                "implement the older contract."
+                "implement the older API contract."
             )
 
 

@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from octogen_dagster.reading.plan import ReadPlan
 
 _MAX_BATCHES_AHEAD = 1
-"""The queue's size, besides one batch per thread; a query that ends early wastes these batches."""
+"""Batches to read ahead, besides one per thread. A query that ends early discards them."""
 _FEW = 10
-"""The tolerated duplicates: a product whose brand changes during the read can be in two walks."""
+"""Number of tolerated duplicates: if a product's brand changes meanwhile, two walks can read it."""
 _MAX_SHARE_TWICE = 0.01
 _MIN_SHARE_OF_COUNT = 0.98
 _MAX_RECENT = 1 << 17
-"""The maximum set size: a set is ten times faster, but takes about 70 bytes per product."""
+"""Maximum size of a set, which is ten times faster than a series but takes 70 bytes per product."""
 
 
 class IndexedAgainError(OctogenPagingError):
@@ -144,9 +144,9 @@ class CatalogProducts:
                 self.is_doubtful = True
                 self._log(
                     f"Catalog {self._walk.catalog!r}: all walks together returned only "
-                    f"{self._count:,} products, but {expected:,} were expected. The counts might "
-                    "not measure what a search lists. To make sure, read the catalog once with "
-                    "max_extra_pages_percent=0: later reads are compared with that single walk."
+                    f"{self._count:,} products, but {expected:,} were expected. A search might not "
+                    "list all counted products. To make sure, read the catalog once in a single "
+                    "walk with max_extra_pages_percent=0. Later reads are compared with that walk."
                 )
                 return
             self._fail(
@@ -156,14 +156,14 @@ class CatalogProducts:
         live = "is unavailable" if counted is None else f"is at least {counted:,}"
         self._log(
             f"Catalog {self._walk.catalog!r}: the walks returned {self._count:,} products, but "
-            f"{expected:,} were expected. That count might be outdated. The service's current "
-            f"count {live}."
+            f"{expected:,} were expected. The expected number might be outdated. The service's "
+            f"current count {live}."
         )
 
     def _fail(self, problem: str) -> NoReturn:
         assert self._walk.part
         raise OctogenSplitCatalogError(
-            f"Catalog {self._walk.catalog!r}, read in {self._walk.part.parts} walks by brand: "
+            f"Catalog {self._walk.catalog!r}, split by brand into {self._walk.part.parts} walks: "
             f"{problem} The service did not apply the brand_name facet and its exclusion exactly. "
             "Nothing was published. Run it again. If the error persists, set "
             "max_extra_pages_percent=0 in OctogenResource or scan_products to read each catalog in "

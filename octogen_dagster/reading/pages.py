@@ -40,7 +40,7 @@ PAGES_PER_SEGMENT = 12
 _FORMAT = f"2 {ProductPage.__struct_config__.tag}"
 _MAX_SEGMENT_BYTES = 4 << 20
 _MAX_SHARE_LOST = 0.05
-"""The minimum segment size as a share of the walk's pages so far, limited to 1 to 12 pages."""
+"""Share of the walk's pages so far that makes a segment; at least 1 page and at most 12 pages."""
 _MAX_AGE = timedelta(days=1)
 """Pages older than this cannot belong to a running read, so their folder is removed."""
 _ZSTD_LEVEL = 1

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 MAX_BRANDS = 500
 """Maximum brands per request, the same as the limit for keys in `catalogs`.
 
-The service documents no limit for facet values. If it rejects this many, it does so before any part
-is read.
+The service documents no limit for facet values. If the service rejects this many, the
+first request fails, before any part is read.
 """
 
 REFUSED_STATUSES = {400, 413, 422}

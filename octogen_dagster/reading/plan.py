@@ -298,8 +298,8 @@ def split_large(
             parts = _parts(walk, count, min(limit, useful), threads, brands)
         if parts and _is_counted(parts, client, log):
             log(
-                f"Catalog {walk.catalog!r}: reading it in {len(parts)} walks by brand, up to "
-                f"{threads} at a time, with at most {len(parts)} extra pages."
+                f"Catalog {walk.catalog!r}: splitting it by brand into {len(parts)} walks, up to "
+                f"{threads} of them at a time, with at most {len(parts)} extra pages."
             )
             split.append(parts)
         else:

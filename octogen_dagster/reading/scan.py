@@ -84,7 +84,7 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 _NOWHERE = SnapshotTarget(_LOGGER.info, _LOGGER.warning)
 _MANY_MORE = 1.5
-"""The rows per counted product above which a warning is logged: growth cannot explain more."""
+"""A warning is logged above this ratio of rows to counted products. Growth alone is below it."""
 _BAR_SECONDS = 0.5
 """The time between two updates of the progress bar."""
 _SHRINKING_CAUSES = (
@@ -298,8 +298,9 @@ class ProductScan:
             if walk.rows_per_product is None and count and rows > _MANY_MORE * count:
                 warn(
                     f"Catalog {walk.catalog!r}: received {rows:,} products, but its source counts "
-                    f"{count:,}. The source might count product groups, so the read cost more than "
-                    "estimated. Later snapshot reads use the received number."
+                    f"{count:,}. The source might count a product's variants only once, so the "
+                    "read cost more than estimated. Estimates for later snapshots use the received "
+                    "number."
                 )
 
     def _plan(

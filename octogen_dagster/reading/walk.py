@@ -175,7 +175,7 @@ def _next_page(
         )
     # Without a request, the service's generation is still unknown.
     if (page or walk.last_indexed_at is None) and client.service.generation != saved.generation:
-        raise NotResumableError("the service now uses another generation of its contract.")
+        raise NotResumableError("the service now has another API contract.")
     return page
 
 

@@ -53,7 +53,7 @@ _OPTIONAL_DEADLINE = 10.0
 
 _PUBSUB_TOPIC = 2  # ah.SharedResourceType
 _COVERAGE_PREFIX = "coverage_"
-_TAKE_ALL = "To subscribe to such listings too, set only_catalogs=False."
+_TAKE_ALL = "To subscribe to it, set only_catalogs=False."
 
 
 @dataclass(frozen=True, slots=True)

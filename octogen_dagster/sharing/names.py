@@ -145,7 +145,7 @@ def _parse(resource: str, kind: str) -> list[str]:
         form = "/".join(f"{word}/<{part}>" for word, (part, _) in expected)
         raise OctogenBigQueryInputError(
             f"{resource[:300]!r} is not the name of {'an' if kind == 'exchange' else 'a'} {kind}: "
-            f"{problem}. It has the form {form}. The Platform's BigQuery page and Octogen's MCP "
-            "show the name."
+            f"{problem}. The expected form is {form}. The Platform's BigQuery page and Octogen's "
+            "MCP show the name."
         )
     return words[1::2]

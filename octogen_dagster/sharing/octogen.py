@@ -53,7 +53,7 @@ _ACTIONS = {
 }
 """The action for each status or reason code.
 
-If both require an action, the first in this order is used.
+If a status and a reason code both require an action, the first of the two in this order is used.
 """
 
 LAPSED = _ACTIONS.keys() - {"awaiting_subscription", "active"}

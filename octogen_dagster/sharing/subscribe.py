@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from google.auth.credentials import Credentials
 
 WAITS = (0.5, 1, 2, 4, 8)
-"""Seconds to wait before a dataset id that is taken is checked again, because lists lag behind."""
+"""Seconds to wait before each new check of a taken dataset id; subscription lists lag behind."""
 _AGAIN = (
-    "materialize this partition (or repeat the command): the listing sensor does not request a "
-    "subscription that was deleted."
+    "materialize this partition (or repeat the command). The listing sensor does not do this for a "
+    "deleted subscription."
 )
 
 
@@ -188,8 +188,8 @@ def _still_taken(plan: SubscriptionPlan, own: Sequence[Subscription]) -> Octogen
         if each.dataset_id is None:
             problem = (
                 f"the revoked subscription {each.name} to this listing does not name its dataset. "
-                "If it is this dataset, delete that subscription, then "
-                f"{_AGAIN} If not, choose another dataset id with dataset_id= (--dataset on the "
+                "If the dataset belongs to it, delete the subscription, then "
+                f"{_AGAIN} Otherwise, choose another dataset id with dataset_id= (--dataset on the "
                 "command line)."
             )
             if each.state != REVOKED:

@@ -272,9 +272,9 @@ def _publish(run: SnapshotRun[Any], partition: str | None, result: Any) -> Itera
     if not keeps_snapshots(manager):
         if not isinstance(result.value, pl.DataFrame):  # the asset returned a whole frame
             context.log.info(
-                f"The snapshot is handed to a {type(manager).__name__} as a whole frame. It is "
-                "complete and checked. Saved pages, atomic replacement, multi-partition runs and "
-                "histories need a ParquetSnapshotIOManager: set io_manager_key."
+                f"The {type(manager).__name__} receives the snapshot as one frame, complete and "
+                "checked. Saved pages, atomic replacement, multi-partition runs and histories "
+                "need a ParquetSnapshotIOManager. To use one, set io_manager_key."
             )
         with permanent_errors_fail(), shared_budget(step, source.spending):
             frame, metadata = _collected(run, source, also)

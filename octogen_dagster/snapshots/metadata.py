@@ -31,7 +31,7 @@ SEARCH = "octogen/search"
 """The metadata key that holds the search, for a products asset and each of its snapshots."""
 _TEXTS = ("octogen/trend", "octogen/prices")
 _FIRST = ("octogen/cost_", "octogen/seconds", "octogen/fetched_at")
-"""Prefixes for the entries placed after a kind's first entries."""
+"""Prefixes of the entries that follow the first entries of a table kind."""
 _LAST = (
     SEARCH,
     "octogen/effective_query",
@@ -73,7 +73,7 @@ _COLLECTED = (
 """The metrics that share one entry. The UI does not wrap its lines, so names are short."""
 
 _KINDS: WeakKeyDictionary[Any, TableKind] = WeakKeyDictionary()
-"""Table kinds by the asset's op, which Dagster keeps when it copies a definition."""
+"""Table kinds by the asset's op. Dagster keeps the op when it copies a definition."""
 _MADE_FROM: WeakKeyDictionary[Any, dg.AssetsDefinition] = WeakKeyDictionary()
 """The upstream asset of a table, by the table's op."""
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _Result = TypeVar("_Result")
 _POLL_SECONDS = 0.2
 _READ_AT_ONCE = 1.25
-"""Catalogs read in parallel per concurrent request: one is decoded while another is requested."""
+"""Catalogs read at a time per allowed request, so that some decode pages while others wait."""
 
 Publish: TypeAlias = Callable[[str, Callable[[], None]], _Result]
 """Makes and publishes a partition. It calls its second argument once all rows are read."""

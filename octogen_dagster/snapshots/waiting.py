@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from octogen_dagster.storage.store import Store
 
 MAX_WAITING = 31
-"""The maximum number of waiting snapshots per history."""
+"""Maximum number of replaced snapshots to keep for a history."""
 _MAX_USUAL = 7
-"""The number of waiting snapshots above which a history counts as neglected."""
+"""Maximum number of waiting snapshots for a history that is still materialized regularly."""
 _FOLDER = ".waiting"
 _READER = "reader"
 
@@ -86,9 +86,9 @@ def keep_for_readers(
         if too_many := waiting[: max(0, len(waiting) + 1 - MAX_WAITING)]:
             store.delete(too_many)
             warn(
-                f"More than {MAX_WAITING} snapshots wait for the history {reader.history}, so the "
-                "oldest was removed. Materialize the history, or if it no longer exists, delete "
-                f"{store.uri(reader.folder)}."
+                f"More than {MAX_WAITING} replaced snapshots wait for the history "
+                f"{reader.history}, so the oldest one was deleted. Materialize the history. If it "
+                f"no longer exists, delete {store.uri(reader.folder)}."
             )
 
 

@@ -21,7 +21,7 @@ _FIRST_WORD = re.compile(r"(?:\s|\(|--[^\n]*|/\*.*?\*/)*(\w*)", re.DOTALL)
 _READS = {"select", "with", "from", "values", "explain"}
 _NO_TABLE = re.compile(r"relation '(.*)' was not found")
 _DETAILS = re.compile(r"\n\n(?:Resolved plan|This error occurred)")
-"""Where Polars' details about the query plan begin in an error."""
+"""Matches the start of the query plan in a Polars error."""
 
 
 def list_tables(store: Store) -> pl.DataFrame:
@@ -89,7 +89,7 @@ def _frames(store: Store, query: str | None = None) -> dict[str, pl.LazyFrame]:
         else:
             raise OctogenSnapshotError(
                 f"The asset {asset} is stored both as {store.uri(files[''])} and in partitions. "
-                "Move the files that runs no longer write."
+                "Move the files that are no longer updated."
             )
     return frames
 

@@ -42,7 +42,7 @@ _SETTINGS = (
 
 _CONFLICT = re.compile("Conflict on|[Tt]ransaction conflict|write-write conflict")
 _TOO_LARGE = (
-    f"Loads limit DuckDB's memory to {_MEMORY}, but 10,000 rows of this table need more. Use "
+    f"A load can use {_MEMORY} of memory in DuckDB, but 10,000 rows of this table need more. Use "
     "`columns` to exclude columns with large values."
 )
 _ADVICE = {

@@ -39,7 +39,7 @@ _PROBE = Column("probe", ColumnType.INTEGER)
 
 def loads_table(schema: str) -> Table:
     """Return the table that stores the latest load record for each table and partition."""
-    description = "Load records, one for each table and partition. Maintained by octogen-dagster."
+    description = "One load record for each table and partition. Maintained by octogen-dagster."
     return Table(schema, "_octogen_loads", _LOADS, description=description)
 
 

@@ -61,8 +61,8 @@ def build_url_list_sensor(
     given = [assets] if isinstance(assets, dg.AssetsDefinition | dg.AssetKey) else list(assets)
     names, runs = _by_export(given)
     arguments = {
-        "description": "Requests URL list exports and their downstream assets after each new "
-        "export.",
+        "description": "Requests a URL list's export asset and its downstream assets each time "
+        "Octogen exports the list.",
         **sensor_arguments,
     }
 

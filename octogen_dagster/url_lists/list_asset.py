@@ -262,7 +262,8 @@ class _Table:
         for name in ADDED_COLUMNS:
             if name in frame.columns:
                 raise _failure(
-                    f"{subject} has a column {name!r}, which the URL list adds. Rename the column."
+                    f"{subject} has a column {name!r}, but the URL list adds a column with this "
+                    "name. Rename the column in the table."
                 )
         if frame.schema["url"] not in (pl.String, pl.Null):
             raise _failure(
@@ -372,8 +373,8 @@ class _ListRun:
             left = ends_at - time.monotonic()
             if left <= 0:
                 self._log.warning(
-                    f"{_subject(url_list)} is still {PROVISIONING} after {seconds:g} s. The list "
-                    "has its URLs, and Octogen exports it once it is active."
+                    f"{_subject(url_list)} is still {PROVISIONING} after {seconds:g} s. All "
+                    "URLs are in the list. Octogen exports the list once it is active."
                 )
                 break
             wait_interruptibly(Future(), min(pause, left))

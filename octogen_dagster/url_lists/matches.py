@@ -141,7 +141,7 @@ def _no_products(
     return dg.Failure(
         f"{coverage.key.to_user_string()} reports products for {count(covered, 'URL')}, but "
         f"{offers.key.to_user_string()} has no products. Nothing was published. Materialize both "
-        "again.",
+        "assets again.",
         allow_retries=False,
     )
 
@@ -174,9 +174,9 @@ def _matched(fraction: float | None) -> dg.AssetCheckResult:
     description = "No URL is covered."
     if fraction is not None:
         description = (
-            f"{fraction:.0%} of the covered URLs have a product; at least "
-            f"{_MIN_MATCHED_PERCENT:g}% should. Products are matched to URLs by comparing "
-            "their page addresses."
+            f"{fraction:.0%} of the covered URLs have a product; the minimum is "
+            f"{_MIN_MATCHED_PERCENT:g}%. A product matches a URL if its own URL leads to the same "
+            "page."
         )
     shown = {} if fraction is None else {"octogen/matched_fraction": fraction}
     return _warning(_MATCHED, fraction, _MIN_MATCHED_PERCENT, description, shown)

@@ -29,8 +29,8 @@ MATCHES_DESCRIPTIONS = {
     "sku": "The SKU in your table; null for a product without a URL in the list.",
     "url": "The competitor's product page in your table.",
     "status": "`covered`, `not_covered`, `pending` (added after the last export) or `rejected`.",
-    "matched_by": "`url` if the product's URL matches, or `page` if only the page matches; null "
-    "without a match.",
+    "matched_by": "`url` if the product has the same URL, or `page` if the URLs differ in their "
+    "parameters or Shopify collection; null without a match.",
     "product_url": "The product's URL in Octogen's catalog.",
 }
 _EXPORTED_AT = "exported_at"
@@ -155,8 +155,8 @@ def _column_names(own: Iterable[str], offer_columns: Iterable[str]) -> Mapping[s
     taken = set(offer_columns)
     if clash := sorted(taken.intersection(_FIRST)):
         raise OctogenBigQueryInputError(
-            f"The offers have a column {clash[0]!r}, which the asset adds. Set `columns` to read "
-            "only the other columns."
+            f"The offers have a column {clash[0]!r}, but the matches add a column with this name. "
+            "Set `columns` to read only the other columns."
         )
     # Octogen's `exported_at` is ignored when snapshots are compared, the user's is not.
     taken |= {"status", "matched_by", _EXPORTED_AT}
@@ -164,8 +164,8 @@ def _column_names(own: Iterable[str], offer_columns: Iterable[str]) -> Mapping[s
     names = {name: f"own_{name}" if name in taken else name for name in kept}
     if clash := sorted({to for name, to in names.items() if name != to}.intersection(kept)):
         raise OctogenBigQueryInputError(
-            f"The URL list's table has a column {clash[0]!r}, which the asset adds. Rename the "
-            "column."
+            f"The URL list's table has a column {clash[0]!r}, but the matches add a column with "
+            "this name. Rename the column in the table."
         )
     return names
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 PROVISIONING = "provisioning"
 DELETE_PENDING = "delete_pending"
 _MAX_ATTEMPTS = 3
-"""Maximum number of comparisons in a run if other programs keep changing the list."""
+"""Maximum number of comparisons in a run, because other programs can keep changing the list."""
 
 
 class Rejection(NamedTuple):

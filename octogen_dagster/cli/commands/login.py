@@ -178,8 +178,8 @@ def _advising(redirect_uri: str) -> Iterator[None]:
     except OctogenError as error:
         if os.environ.get("OCTOGEN_MCP_ACCESS_TOKEN"):
             error.args = (
-                f"{error} OCTOGEN_MCP_ACCESS_TOKEN is set, so no login is needed, for example "
-                "with a sandbox.",
+                f"{error} No login is needed while OCTOGEN_MCP_ACCESS_TOKEN is set, for example "
+                "to a sandbox's token.",
             )
         raise
 

@@ -108,7 +108,7 @@ class TestOctogen:
             "Octogen host": [f"ok: {server.base_url} (base_url of the resource)."],
             "Octogen key": [
                 f"ok: {server.base_url} accepts the key (OCTOGEN_PLATFORM_API_KEY) for the "
-                "organization 'Acme' and implements the current contract."
+                "organization 'Acme' and implements the current API contract."
             ],
             "Octogen catalogs": ["ok: ShopCatalogs lists 1 catalog with 250 products."],
             "Octogen rate limit": ["ok: 600 requests per minute."],
@@ -520,7 +520,7 @@ class TestAnalyticsHub:
         assert subscriptions == (
             f"ok       Subscriptions: project {PROJECT} has 0 subscriptions in location US."
         )
-        assert listings.startswith("skipped  Listings: no listings")
+        assert listings.startswith("skipped  Listings: nothing to check")
 
     def test_many_listings_are_named_shortly_and_not_all_looked_at(
         self, octogen: OctogenServer

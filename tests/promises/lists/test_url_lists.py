@@ -209,7 +209,7 @@ SUBJECTS = {
         (
             refused(404, "Not Found"),
             OctogenNotFoundError,
-            "or for this API key (404). They require the current contract. Ask Octogen to enable",
+            "or for this API key (404). They require the current API contract. Ask Octogen to",
         ),
         (refused(404, "url_list_not_found"), OctogenUrlListNotFoundError, "404 url_list_not_found"),
     ],

@@ -75,7 +75,7 @@ def test_a_list_until_its_deletion(
     assert (as_json["applied"], as_json["action"], as_json["name"]) == (False, "delete", "q3")
     planned = run(sandbox, "delete", list_id).output
     assert planned.splitlines() == [
-        "Dry run: no changes are made. To apply them, add --apply.",
+        "Dry run: nothing is changed. To apply this plan, add --apply.",
         f"URL list q3 ({list_id}) with 0 URLs and its tables in BigQuery would be deleted. "
         "This cannot be undone.",
     ]

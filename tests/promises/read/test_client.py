@@ -383,8 +383,9 @@ class TestFieldsOfTheCurrentGeneration:
         self, transport: Transport, known: set[str], search: dict[str, Any], named: str
     ) -> None:
         message = (
-            "Catalog 'acme' failed: the service has the older contract, which does not support "
-            f"{named} (422). Remove these fields, or use a service with the current contract."
+            "Catalog 'acme' failed: the service has the older API contract, which does not "
+            f"support {named} (422). Remove these fields, or use a service with the current API "
+            "contract."
         )
         with service(known) as server:
             async with open_client(server, transport, retry=QUICK) as client:

@@ -120,7 +120,7 @@ def test_walks_that_overlap_end_the_read(service: PublishedService, fault: str) 
     service.faults.add(fault)
     with pytest.raises(
         OctogenSplitCatalogError,
-        match=r"^Catalog 'acme', read in \d walks .* \d+ of \d+ .* max_extra_pages_percent=0",
+        match=r"^Catalog 'acme', split by brand .* \d+ of \d+ .* max_extra_pages_percent=0",
     ):
         scan(service).collect()
     service.searches.clear()

@@ -17,7 +17,7 @@ from tests.servers.octogen_mcp import PRINCIPAL
 Source = od.ExchangeSource | od.OctogenSource | od.StaticSource
 
 IN_EU = LISTING.replace("/us/", "/eu/")
-ASK = "To subscribe to such listings too, set only_catalogs=False."
+ASK = "To subscribe to it, set only_catalogs=False."
 
 
 @pytest.fixture(autouse=True)

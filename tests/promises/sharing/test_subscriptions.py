@@ -259,7 +259,7 @@ def test_the_command_prints_what_it_would_do_and_what_it_did() -> None:
     dry = run(google)
     assert (dry.exit_code, dry.stderr, google.calls) == (0, "", [])
     assert dry.stdout.splitlines() == [
-        "Dry run: no changes are made. To apply them, add --apply.",
+        "Dry run: nothing is changed. To apply this plan, add --apply.",
         f"Listing: {LISTING}",
         f"Linked dataset: {PROJECT}.{DATASET} in us",
         f"Then try: {QUERY}",
