@@ -32,7 +32,8 @@ FENCE = RawFencedCodeBlockLexer(
     re.compile(r'(?P<language>\w*)(?: title="(?P<title>[^"]+)")?(?P<rest>.*)\n')
 )
 OF_READERS = (
-    "# mypy: allow-untyped-defs, allow-incomplete-defs, disable-error-code=import-untyped\n"
+    "# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, "
+    "disable-error-code=import-untyped\n"
 )
 """How mypy checks a block: whoever pastes it does not annotate all, and has other stubs."""
 NOT_RUN = re.compile(r"<!-- (?:not run|run by): (.+) -->\s*\Z")
