@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class ADBCConnection(SQLConnection):
-    """An ADBC connection. Statements outside a transaction are committed individually."""
+    """An ADBC connection. Outside a transaction, each statement is committed automatically."""
 
     statement_options: ClassVar[dict[str, str]] = {}
 

@@ -61,27 +61,27 @@ def build_table_asset(
 ) -> dg.AssetsDefinition:
     """Build an asset that loads another asset's snapshots into a table.
 
-    Each snapshot replaces the rows of its partition in one transaction. Without partitions, it
-    replaces all rows. The rows of a changes asset accumulate instead, and each comparison of two
-    snapshots is loaded once. If the table already contains the snapshot, no rows are sent.
+    Each snapshot replaces its partition's rows in one transaction. If the asset has no partitions,
+    the snapshot replaces all rows. The rows of a changes asset accumulate instead. Each comparison
+    of two snapshots is loaded once. If the table already contains the snapshot, no rows are sent.
 
-    The table has the columns of the snapshots, with a few additions and conversions. The column
-    `partition` holds the Dagster partition, and a changes table also has the column `fetched_at`.
-    Fields of `brand` and `rating` become columns such as `brand_name`. Other structs and lists
-    become JSON, except in Iceberg and Delta. NUL characters are removed from text. If a later
-    snapshot has new columns, they are added to the table. Columns are never dropped.
+    The table has the same columns as the snapshots, with a few additions and conversions. The
+    column `partition` contains the Dagster partition, and a changes table also has the column
+    `fetched_at`. Fields of `brand` and `rating` become columns such as `brand_name`. Other structs
+    and lists become JSON, except in Iceberg and Delta. NUL characters are removed from text. If a
+    later snapshot has new columns, they are added to the table. Columns are never dropped.
 
-    A load record states which snapshot was loaded. Load records are stored in the table
-    `_octogen_loads` in the same schema, or in the commits for Iceberg and Delta. The check
-    `table_rows` compares the row count of the table with that of the snapshot.
+    A load record identifies the snapshot that was loaded. Load records are stored in the table
+    `_octogen_loads` in the same schema. For Iceberg and Delta, they are stored in the table's
+    commits. The check `table_rows` compares the row counts of the table and the snapshot.
 
     Args:
         snapshots: An asset stored by `ParquetSnapshotIOManager`. The table asset has the same
             partitions.
         destination: The database, warehouse or lake, such as
             `DuckDBTables(database="shop.duckdb")`.
-        schema: The table's schema, created if it does not exist. Defaults to the dataset for
-            `BigQueryTables`, otherwise `octogen`.
+        schema: The table's schema. It is created if it does not exist. Defaults to the dataset for
+            `BigQueryTables`, and to `octogen` for all other destinations.
         table: The table's name. Defaults to the name of the `snapshots` asset.
         columns: Names of the columns to load. Defaults to all columns.
         name: The asset's name or `dagster.AssetSpec`. Defaults to `<snapshots>_table`.
@@ -97,8 +97,8 @@ def build_table_asset(
     require_asset(snapshots, "snapshots")
     if not isinstance(destination, TableDestination):
         raise TypeError(
-            'destination must be a TableDestination, such as DuckDBTables(database="shop.duckdb"), '
-            f"not {type(destination).__name__}."
+            'destination must be a TableDestination, such as DuckDBTables(database="shop.duckdb"); '
+            f"got {type(destination).__name__}."
         )
     require_extras("build_table_asset", destination.kind)
     _check_columns(snapshots, columns)
@@ -147,8 +147,6 @@ def build_table_asset(
 
 @dataclass(frozen=True)
 class _TableRun:
-    """One run of a table asset."""
-
     context: dg.AssetExecutionContext
     target: SnapshotTable
     place: str
@@ -182,7 +180,7 @@ class _TableRun:
         ):
             yield event
             partition = event.partition if isinstance(event, dg.AssetMaterialization) else None
-            if partition in checks:  # not one reported by the run this one retries
+            if partition in checks:  # false if the retried run has already loaded the partition
                 yield from partition_evaluations(
                     context.instance, context.asset_key, partition, [checks[partition]]
                 )
@@ -219,7 +217,7 @@ class _TableRun:
         self.context.log.info(
             f"Loaded {loaded.row_count:,} rows into {self.target.name}{part}."
             if loaded.is_new
-            else f"{self.target.name} already has this snapshot{part}. No rows were sent."
+            else f"{self.target.name} already contains this snapshot{part}. No rows were sent."
         )
         seconds = round(time.monotonic() - began, 3)
         return self._metadata(table, sources, loaded, partition, seconds), _check(loaded, stored)
@@ -278,7 +276,7 @@ def _check(loaded: Loaded, stored: StoredRows) -> dg.AssetCheckResult:
         passed=loaded.row_count == stored.row_count,
         check_name=ROWS_CHECK,
         description=f"The table has {loaded.row_count:,} rows. The snapshot has "
-        f"{stored.row_count:,}.",
+        f"{stored.row_count:,} rows.",
         metadata={
             "octogen/rows_in_table": loaded.row_count,
             "octogen/rows_in_snapshot": stored.row_count,
@@ -304,7 +302,7 @@ def _check_columns(snapshots: dg.AssetsDefinition, columns: Sequence[str] | None
     if columns is None:
         return
     if isinstance(columns, str) or not columns:
-        raise ValueError(f"columns must be a non-empty list of column names, not {columns!r}.")
+        raise ValueError(f"columns must be a non-empty list of column names; got {columns!r}.")
     metadata: Mapping[str, Any] = snapshots.metadata_by_key.get(snapshots.key, {})
     declared = metadata.get(COLUMN_SCHEMA)
     schema = getattr(declared, "schema", declared)
@@ -312,6 +310,7 @@ def _check_columns(snapshots: dg.AssetsDefinition, columns: Sequence[str] | None
     for name in columns:
         if known is not None and name not in known:
             raise ValueError(
-                f"columns: {snapshots.key.to_user_string()} has no column {name!r}."
-                f"{did_you_mean(name, known)} Its columns are {', '.join(known)}."
+                f"columns contains {name!r}, which is not a column in "
+                f"{snapshots.key.to_user_string()}.{did_you_mean(name, known)} Its columns are "
+                f"{', '.join(known)}."
             )

@@ -29,24 +29,27 @@ if TYPE_CHECKING:
     from google.cloud.bigquery import QueryJob
 
 _STAGED_FOR = timedelta(days=1)
-"""The lifetime of a staging table, in case the run is killed."""
+"""The time after which BigQuery deletes a staging table, in case the run was killed."""
 _CONFLICT = re.compile(r"concurrent update|Could not serialize access")
 _LABELS = {"octogen": "tables"}
 
 
 class BigQueryTables(TableDestination):
-    """Tables in a BigQuery dataset, using Application Default Credentials.
+    """Tables in a BigQuery dataset, accessed with Application Default Credentials.
 
-    A load job, which is free, writes the rows to a staging table. A script then moves them into the
-    table in one transaction. Google bills the bytes that this script reads. If a script would
-    exceed `max_bytes_billed`, BigQuery rejects it without charging for it.
+    A load job, which is free, writes the rows to a staging table. A script then moves the rows into
+    the table in one transaction. Google bills you for the bytes that this script reads. BigQuery
+    rejects a script that would exceed `max_bytes_billed`, and does not charge for it.
     """
 
     kind: ClassVar[str] = "bigquery"
 
-    project: str = Field(description="Project that contains the dataset and is billed.")
+    project: str = Field(
+        description="Google Cloud project that contains the dataset and is billed for queries."
+    )
     dataset: str = Field(
-        default="octogen", description="Dataset. It is created if it does not exist."
+        default="octogen",
+        description="Dataset for the tables. It is created if it does not exist.",
     )
     location: str | None = Field(
         default=None, description="Dataset location, such as EU. Defaults to US."
@@ -79,7 +82,7 @@ class BigQueryTables(TableDestination):
 
 
 class BigQueryConnection(SQLConnection):
-    """A connection to BigQuery. Rows are staged in a table that expires."""
+    """A BigQuery connection. Rows are staged in a table with an expiration time."""
 
     types: ClassVar = {
         ColumnType.TEXT: "STRING",
@@ -259,7 +262,7 @@ class BigQueryConnection(SQLConnection):
                 except GoogleAPICallError as error:
                     if _CONFLICT.search(str(error)):
                         raise TableConflictError(
-                            f"{self._place}: another run changed the same rows at the same time."
+                            f"Another run changed the same rows in {self._place} at the same time."
                         ) from None
                     raise
         except OctogenBigQueryError as error:
@@ -267,7 +270,6 @@ class BigQueryConnection(SQLConnection):
 
 
 def _write(frames: Iterable[pl.DataFrame], file: Any) -> None:
-    """Write frames to one Parquet file."""
     import polars as pl
     import pyarrow.parquet as pq
 

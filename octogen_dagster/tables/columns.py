@@ -1,4 +1,4 @@
-"""Converts a snapshot's columns to table columns, and checks that no values change."""
+"""Converts snapshot columns to table columns, and checks that the conversion is lossless."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _STAGED: Mapping[ColumnType, pl.DataType] = {
 }
 _NUMBERS = {ColumnType.INTEGER, ColumnType.FLOAT, ColumnType.DECIMAL}
 _ENCODES_SLICES = tuple(map(int, pl.__version__.split(".")[:2])) >= (2, 1)
-"""Whether Polars encodes sliced columns with lists correctly.
+"""True if this Polars version correctly encodes sliced columns that contain lists.
 
 Earlier versions encode the wrong structs.
 """
@@ -45,7 +45,7 @@ Group 1 is the text before the NUL.
 
 
 class SourceColumn(NamedTuple):
-    """A table column, and the expression that computes it from the snapshot.
+    """A table column and the expression that computes it from the snapshot.
 
     Attributes:
         dtype: The type of the snapshot column.
@@ -61,7 +61,7 @@ class SourceColumn(NamedTuple):
 
     @property
     def is_stored(self) -> bool:
-        """False if a list's or struct's type is unknown, because all values are null or empty."""
+        """False for a list or struct whose type is unknown, because it contains no values yet."""
         return self.column.type is not ColumnType.NESTED or self.target is not None
 
 
@@ -74,14 +74,13 @@ def source_columns(
 ) -> list[SourceColumn]:
     """Return the table columns for a snapshot schema, limited to the columns in `only`.
 
-    A column of type Null is skipped until it has a type. Lists and structs become JSON unless
-    `has_nested` is true.
+    Columns of type Null are skipped. Lists and structs become JSON unless `has_nested` is true.
     """
     for name in only or ():
         if name not in schema:
             raise OctogenTableError(
-                f"columns: the snapshot has no column {name!r}.{did_you_mean(name, schema)} Its "
-                f"columns are {', '.join(schema)}."
+                f"columns contains {name!r}, which is not a column in the snapshot."
+                f"{did_you_mean(name, schema)} Its columns are {', '.join(schema)}."
             )
     made: list[SourceColumn] = []
     for name, dtype in schema.items():
@@ -102,8 +101,8 @@ def source_columns(
     names = [each.column.name for each in made]
     if repeated := {name for name in names if names.count(name) > 1}:
         raise OctogenTableError(
-            f"Column {min(repeated)!r} has the same name as a flattened struct field. Exclude one "
-            "of them with `columns`."
+            f"Column {min(repeated)!r} has the same name as a flattened struct field. Exclude the "
+            "column or the struct with `columns`."
         )
     return made
 
@@ -125,7 +124,7 @@ def _made(
 
 def _type_of(name: str, dtype: pl.DataType) -> ColumnType:
     # JSON cannot represent bytes.
-    if dtype.is_nested() and not _has(dtype, lambda inner: inner == pl.Binary):
+    if dtype.is_nested() and not _any_leaf(dtype, lambda inner: inner == pl.Binary):
         return ColumnType.JSON
     if isinstance(dtype, pl.UInt64 | pl.Int128 | pl.UInt128 | pl.Decimal):
         return ColumnType.DECIMAL
@@ -148,29 +147,31 @@ def _type_of(name: str, dtype: pl.DataType) -> ColumnType:
     if found is None:
         raise OctogenTableError(
             f"Snapshot column {name!r} has the type {dtype}, which tables do not support. Exclude "
-            "it with `columns`, or store it as another type."
+            "the column with `columns`, or store it as another type."
         )
     return found
 
 
-def _has(dtype: Any, is_wanted: Callable[[pl.DataType], bool]) -> bool:
-    """Return True if `is_wanted` is true for a type or for a type nested inside it."""
+def _any_leaf(dtype: Any, is_wanted: Callable[[pl.DataType], bool]) -> bool:
     if isinstance(dtype, pl.Struct):
-        return any(_has(field.dtype, is_wanted) for field in dtype.fields)
-    return _has(dtype.inner, is_wanted) if dtype.is_nested() else is_wanted(dtype)
+        return any(_any_leaf(field.dtype, is_wanted) for field in dtype.fields)
+    return _any_leaf(dtype.inner, is_wanted) if dtype.is_nested() else is_wanted(dtype)
 
 
 def reported_type(dtype: pl.DataType) -> ColumnType | pl.DataType | None:
-    """Return the column type for a Polars type, or None for a type that tables never have."""
+    """Return the column type for a Polars type, or None if tables do not support the type.
+
+    Lists and structs are returned as Polars types.
+    """
     if dtype.is_nested():
         return dtype
     return next((kind for kind, staged in _STAGED.items() if staged == dtype), None)
 
 
 def _nested_type(path: str, source: Any, there: Any, table: str) -> Any:
-    """Return the table's type for a list or struct, extended by the new fields.
+    """Merge the snapshot's type for a list or struct into the table's type.
 
-    Return None if all values are empty.
+    Return None if the type is unknown because all values are null or empty.
     """
     if source == pl.Null:
         return there
@@ -192,7 +193,7 @@ def _nested_type(path: str, source: Any, there: Any, table: str) -> Any:
     kind = _type_of(path, source)
     if kind is ColumnType.TIME:
         raise OctogenTableError(
-            f"Column {path!r} is a time of day, which table {table} does not support. Exclude the "
+            f"Column {path!r} has the type Time, which table {table} does not support. Exclude the "
             "column with `columns`."
         )
     if there is None or there == _STAGED[kind] or (there.is_numeric() and kind in _NUMBERS):
@@ -226,7 +227,7 @@ def cast_columns(
     there: Mapping[str, ColumnType | pl.DataType | None],
     table: str,
 ) -> list[SourceColumn]:
-    """Return the columns, with the types that they already have in the table."""
+    """Return the columns with the table's types for columns that the table already has."""
     cast = []
     for each in sources:
         column, found = each.column, there.get(each.column.name, each.column.type)
@@ -247,8 +248,9 @@ def cast_columns(
 
 def _mismatch(column: str, there: object, source: object, table: str) -> OctogenTableError:
     return OctogenTableError(
-        f"Column {column!r} has the type {there} in table {table}, but {source} in the snapshot. "
-        "Nothing was changed. Drop the column in the table, or set another `table`."
+        f"Column {column!r} has the type {there} in table {table}, but the type {source} in the "
+        "snapshot. The table was not changed. Drop the column from the table, or set `table` to "
+        "another name."
     )
 
 
@@ -268,7 +270,7 @@ class PreparedFrames:
         return tuple(each.column for each in self._stored)
 
     def select(self, snapshot: pl.LazyFrame) -> pl.LazyFrame:
-        """Select the table's columns from a snapshot. The values are not checked yet."""
+        """Select the table's columns from a snapshot without checking their values."""
         return snapshot.select(
             # Not strict: a failed cast becomes null, and `of` reports the value.
             *(_cast(each) for each in self._stored),
@@ -298,13 +300,13 @@ class PreparedFrames:
             shown = str(found.to_list()[0])
         else:
             shown = found.to_frame().write_csv(include_header=False).strip()  # with nanoseconds
-        advice = "Change the column's type in the table, or set another `table`."
+        advice = "Change the column's type in the table, or set `table` to another name."
         if kind is None or each.column.type is ColumnType.JSON:
             kind = kind or "untyped list or struct"
-            advice = "Exclude it with `columns`, or store it as another type."
+            advice = "Exclude the column with `columns`, or store it as another type."
         raise OctogenTableError(
-            f"Column {path!r} in table {self._table} cannot hold {shown}, because its type is "
-            f"{kind}. Nothing was changed. {advice}"
+            f"Column {path!r} in table {self._table} cannot store the value {shown}, because its "
+            f"type is {kind}. The table was not changed. {advice}"
         )
 
     def _without_nul(self, frame: pl.DataFrame) -> pl.DataFrame:
@@ -345,31 +347,36 @@ def _cast(each: SourceColumn) -> pl.Expr:
 
 
 def _compared(each: SourceColumn) -> pl.Expr:
-    """Return the snapshot column in the type used to compare values."""
+    """Return the snapshot's values for the comparison with `_back`."""
     if each.dtype.is_nested():
-        return _shaped(each.expression, each.dtype, _form(each.dtype, each.target))
+        return _shaped(each.expression, each.dtype, _comparison_type(each.dtype, each.target))
     return each.expression
 
 
 def _back(each: SourceColumn) -> pl.Expr:
-    """Return the values that the table would return, in the type used to compare values."""
+    """Return the table's values, cast back to the snapshot's type for comparison."""
     if not each.dtype.is_nested():
         return pl.col(each.column.name).cast(each.dtype, strict=False)
-    form = _form(each.dtype, each.target)
+    dtype = _comparison_type(each.dtype, each.target)
     if each.column.type is ColumnType.JSON:
-        return _shaped(pl.col(_uncast(each)), form, form, _in_json)
+        return _shaped(pl.col(_uncast(each)), dtype, dtype, _in_json)
     if each.target is None:
-        return pl.lit(None, dtype=form)
-    return _shaped(pl.col(each.column.name), each.target, form)
+        return pl.lit(None, dtype=dtype)
+    return _shaped(pl.col(each.column.name), each.target, dtype)
 
 
-def _form(source: Any, target: Any) -> Any:
-    """Return the snapshot's type. Arrays become lists, and Null becomes the table's type."""
+def _comparison_type(source: Any, target: Any) -> Any:
+    """Return the snapshot's type with arrays as lists, and the table's type in place of Null."""
     if isinstance(source, pl.Struct):
         types = {field.name: field.dtype for field in target.fields} if target else {}
-        return pl.Struct({f.name: _form(f.dtype, types.get(f.name)) for f in source.fields})
+        return pl.Struct(
+            {
+                field.name: _comparison_type(field.dtype, types.get(field.name))
+                for field in source.fields
+            }
+        )
     if source.is_nested():
-        return pl.List(_form(source.inner, target and target.inner))
+        return pl.List(_comparison_type(source.inner, target and target.inner))
     return target if target and source == pl.Null else source
 
 
@@ -378,7 +385,7 @@ def _cast_leaf(value: pl.Expr, target: pl.DataType) -> pl.Expr:
 
 
 def _in_json(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
-    """Return the value as it is after encoding it as JSON. NaN and infinity become null."""
+    """Replace NaN and infinity with null, because JSON cannot represent them."""
     return pl.when(value.is_finite()).then(value) if dtype.is_float() else value
 
 
@@ -388,7 +395,7 @@ def _shaped(
     target: Any,
     leaf: Callable[[pl.Expr, pl.DataType], pl.Expr] = _cast_leaf,
 ) -> pl.Expr:
-    """Cast a nested value and match its fields by name, because Polars matches them by position."""
+    """Cast a nested value, matching struct fields by name. A cast in Polars uses their position."""
     if isinstance(source, pl.Struct):
         types = {field.name: field.dtype for field in source.fields}
         fields = [
@@ -409,7 +416,7 @@ def _shaped(
 def _difference(
     path: str, target: Any, value: pl.Series, back: pl.Series
 ) -> tuple[str, Any, pl.Series]:
-    """Return the first nested value that differs, with its path and its type in the table."""
+    """Find the first value that differs. Return its path, its type in the table, and the value."""
     differs = value.ne_missing(back)
     value, back = value.filter(differs).head(1), back.filter(differs).head(1)
     if value.has_nulls() or back.has_nulls():
@@ -438,7 +445,7 @@ def _is_exact(each: SourceColumn) -> bool:
     if each.column.type is ColumnType.NESTED:
         return _is_exact_nested(each.dtype, each.target)
     if each.column.type is ColumnType.JSON:
-        return not _has(each.dtype, lambda dtype: dtype.is_float())
+        return not _any_leaf(each.dtype, lambda dtype: dtype.is_float())
     return _is_exact_as(each.dtype, each.column.type)
 
 

@@ -30,7 +30,7 @@ _CONFLICTS = ("Failed to commit transaction: ", "Tried committing existing table
 
 
 class DeltaTables(TableDestination):
-    """Delta tables in a folder or bucket, at `<base_dir>/<schema>/<table>`."""
+    """Delta tables in a folder or bucket. Their path is `<base_dir>/<schema>/<table>`."""
 
     kind: ClassVar[str] = "delta"
 
@@ -40,8 +40,8 @@ class DeltaTables(TableDestination):
     storage_options: dict[str, Any] = Field(
         default_factory=dict,
         repr=False,
-        description="Object store options, as for ParquetSnapshotIOManager. Pass secrets as "
-        "dagster.EnvVar.",
+        description="Object store options, the same as in ParquetSnapshotIOManager. Pass secrets "
+        "as dagster.EnvVar.",
     )
 
     _refuse_secrets = field_validator("storage_options")(refuse_written_secrets)
@@ -65,7 +65,6 @@ class DeltaTables(TableDestination):
 
     @contextmanager
     def connect(self) -> Iterator[DeltaConnection]:
-        """Return a connection, which opens each table on first use."""
         from octogen_dagster.storage.store import check_base_dir
 
         check_base_dir(self.base_dir)
@@ -73,7 +72,7 @@ class DeltaTables(TableDestination):
 
 
 class DeltaConnection(LakeConnection):
-    """A folder of Delta tables. Load records are stored as Delta transaction versions."""
+    """A connection to Delta tables. Load records are stored as Delta transaction versions."""
 
     def __init__(
         self, place: str, base_dir: str, options: dict[str, Any], secrets: Sequence[str]
@@ -95,7 +94,7 @@ class DeltaConnection(LakeConnection):
         return pl.Schema(opened.schema())
 
     def has_record(self, opened: Any, part: str, load: Load) -> bool:
-        return bool(opened.transaction_version(_transaction(part)) == _version(load))
+        return bool(opened.transaction_version(_app_id(part)) == _transaction_version(load))
 
     def count_rows(self, opened: Any, rows: Rows) -> int:
         from deltalake import QueryBuilder
@@ -130,7 +129,7 @@ class DeltaConnection(LakeConnection):
             predicate=_predicate(rows) or None,
             commit_properties=CommitProperties(
                 custom_metadata={f"octogen.{name}": str(v) for name, v in load._asdict().items()},
-                app_transactions=[Transaction(_transaction(part), _version(load))],
+                app_transactions=[Transaction(_app_id(part), _transaction_version(load))],
             ),
         )
 
@@ -178,12 +177,11 @@ class DeltaConnection(LakeConnection):
         return f"{self._base_dir}/{table.schema}/{table.name}"
 
 
-def _transaction(part: str) -> str:
+def _app_id(part: str) -> str:
     return f"octogen-dagster/{part}"
 
 
-def _version(load: Load) -> int:
-    """Return an integer that identifies a load, for use as a transaction version."""
+def _transaction_version(load: Load) -> int:
     digest = hashlib.blake2b(load.snapshot_id.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 

@@ -25,7 +25,7 @@ _Option = TypeVar("_Option")
 
 
 class ColumnType(enum.Enum):
-    """The type of a column, which each engine maps to its name for the type."""
+    """A column type that is independent of the engine. Each engine maps it to a native type."""
 
     TEXT = "text"
     INTEGER = "64-bit integer"
@@ -46,7 +46,7 @@ class Column(NamedTuple):
 
     Attributes:
         name: The name of the snapshot column, or a name derived from it.
-        type: The type. In the frames, a JSON value is text.
+        type: The column's type. In frames, JSON values are strings.
         description: The column comment; empty for no comment.
     """
 
@@ -59,12 +59,12 @@ class Table(NamedTuple):
     """A table to load rows into.
 
     Attributes:
-        schema: The table's schema; in BigQuery its dataset.
+        schema: The table's schema. In BigQuery, this is the dataset.
         name: The table's name.
-        columns: The columns to load. Other columns that the table has become null.
+        columns: The columns to load. Any other columns in the table are set to null.
         key: The columns that identify a row, used as the primary key; empty for no key.
         has_null_keys: True if a key column can be null. The table then has no primary key.
-        parts: The columns that identify the snapshot of a row, used for an index.
+        parts: The columns that identify the snapshot to which a row belongs. They are indexed.
         description: The table comment; empty for no comment.
     """
 
@@ -82,7 +82,7 @@ Rows: TypeAlias = "Mapping[str, str | int | datetime]"
 
 
 class Load(NamedTuple):
-    """A load record, which states the loaded snapshot and the run.
+    """A load record. It identifies the loaded snapshot and the Dagster run.
 
     Attributes:
         snapshot_id: The id of the snapshot.
@@ -98,11 +98,11 @@ class Load(NamedTuple):
 class TableConnection(ABC):
     """An open connection to a destination.
 
-    Its methods raise `OctogenTableError`.
+    The methods raise `OctogenTableError`.
 
     Attributes:
-        has_nested: True if columns can be lists and structs. Otherwise, lists and structs become
-            JSON.
+        has_nested: True if columns can contain lists and structs. If it is false, lists and structs
+            are stored as JSON.
     """
 
     has_nested: ClassVar[bool] = False
@@ -116,11 +116,11 @@ class TableConnection(ABC):
 
     @abstractmethod
     def holds(self, table: Table, rows: Rows, load: Load) -> bool:
-        """Return True if the latest load record for `rows` matches this load."""
+        """Return True if the latest load record for the selected rows matches this load."""
 
     @abstractmethod
     def replace(self, table: Table, rows: Rows, frames: Iterable[pl.DataFrame], load: Load) -> None:
-        """Replace `rows` with the frames and write the load record.
+        """Replace the selected rows with the frames, and write the load record.
 
         The frames have exactly the columns in `table`. The table and any missing columns are
         created first. One transaction deletes the rows, inserts the frames and writes the load
@@ -131,16 +131,16 @@ class TableConnection(ABC):
 
     @abstractmethod
     def count(self, table: Table, rows: Rows) -> int:
-        """Return how many of `rows` a table has, or 0 if the table does not exist."""
+        """Return the number of selected rows in a table, or 0 if the table does not exist."""
 
     @abstractmethod
     def try_out(self, schema: str) -> None:
-        """Create and drop a table in a schema. Also drop the schema if it did not exist."""
+        """Create and drop a test table in a schema. If this creates the schema, drop it too."""
 
     def cancel(self) -> None:  # noqa: B027
-        """Cancel the operation that another thread is running.
+        """Cancel the operation in progress. This method is called from another thread.
 
-        The operation then raises an error in that thread. By default, the operation stops at the
+        The operation then raises an error in its thread. By default, the operation stops before the
         next frame.
         """
 
@@ -157,9 +157,9 @@ class TableConflictError(OctogenTableError):
 class TableDestination(Settings, ABC):
     """A database, warehouse or lake that snapshots are loaded into.
 
-    To add a custom destination, write a subclass. Its fields are the settings in Python and YAML.
-    In YAML, a plain string sets the first field if all other fields have defaults. Connections to
-    SQL engines can extend `SQLConnection`.
+    To add a custom destination, write a subclass. The fields of the subclass are its settings in
+    Python and YAML. In YAML, a plain string sets the first field if all other fields have defaults.
+    A connection to a SQL engine can extend `SQLConnection`.
 
     Attributes:
         kind: The engine's name in YAML and in the Dagster UI, such as `postgres`. For a built-in
@@ -179,7 +179,10 @@ class TableDestination(Settings, ABC):
     @property
     @abstractmethod
     def place(self) -> str:
-        """The engine and location without secrets, such as `PostgreSQL (shop at db.example)`."""
+        """The engine and its location, such as `PostgreSQL (shop at db.example)`.
+
+        The text is used in messages and metadata, so it never contains secrets.
+        """
 
     @property
     @abstractmethod
@@ -188,7 +191,11 @@ class TableDestination(Settings, ABC):
 
     @property
     def secrets(self) -> Sequence[str]:
-        """Values to mask in errors: fields with `repr=False`, and secrets inside these fields."""
+        """Values to mask in error messages.
+
+        By default, these are the values of all fields with `repr=False`. If such a field contains
+        options by name, only the secret options are masked.
+        """
         found = []
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)
@@ -207,7 +214,7 @@ class TableDestination(Settings, ABC):
         """
 
     def try_out(self) -> None:
-        """Connect, then create and drop a table.
+        """Connect to the destination, then create and drop a test table.
 
         Raises:
             OctogenTableError: One of these steps failed.
@@ -217,15 +224,15 @@ class TableDestination(Settings, ABC):
 
 
 def refuse_written_secrets(options: dict[str, _Option]) -> dict[str, _Option]:
-    """Raise an error for a literal secret. Secrets must be passed as a `dagster.EnvVar`."""
+    """Raise an error if an option contains a secret that is not a `dagster.EnvVar`."""
     refuse_secrets({n: value for n, value in options.items() if not isinstance(value, dg.EnvVar)})
     return options
 
 
 def pool_of(kind: str, name: str) -> str:
-    """Return the pool for a destination.
+    """Return the name of the Dagster pool for a destination.
 
-    It is named after the location, or after the environment variable that holds the location.
+    The pool is named after the location, or after the environment variable that contains it.
     """
     text = name.env_var_name if isinstance(name, dg.EnvVar) else name
     words = re.findall(r"[A-Za-z0-9]+", text)

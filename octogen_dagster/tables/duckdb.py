@@ -42,8 +42,8 @@ _SETTINGS = (
 
 _CONFLICT = re.compile("Conflict on|[Tt]ransaction conflict|write-write conflict")
 _TOO_LARGE = (
-    f"A load can use {_MEMORY} of memory in DuckDB, but 10,000 rows of this table need more. Use "
-    "`columns` to exclude columns with large values."
+    f"DuckDB can use {_MEMORY} of memory for a load, which is not enough for 10,000 rows of this "
+    "table. Use `columns` to exclude columns with large values."
 )
 _ADVICE = {
     "failed to offload data block": "Free disk space.",
@@ -54,10 +54,11 @@ _ADVICE = {
 }
 """Advice by error text.
 
-The error's class is not enough, because every error during a commit is a TransactionException.
+The exception's class is not enough: DuckDB raises a TransactionException for every error in a
+commit.
 """
 _CATALOG = re.compile(r"((?:ducklake:)?(?:\w{2,}:)?)([^?]*)(.*)", re.DOTALL | re.IGNORECASE)
-"""Matches a database string: its kind, the database and an optional token."""
+"""Matches `database`. Its groups are the prefix, the path or connection string, and the token."""
 _PATH = re.compile(r"[^=@]*([/\\]|$)")
 """Matches the beginning of a path. A connection string has = or @ before its first slash."""
 
@@ -65,8 +66,8 @@ _PATH = re.compile(r"[^=@]*([/\\]|$)")
 class DuckDBTables(TableDestination):
     """Tables in a DuckDB file or a DuckLake.
 
-    While one process writes to a DuckDB file, no other process can open the file. A run waits for
-    it for up to 60 seconds. Set the pool limit to 1 so that Dagster queues concurrent runs.
+    While one process writes to a DuckDB file, no other process can open the file. A run waits up to
+    60 seconds for the file. Set the pool limit to 1 so that Dagster queues concurrent runs.
     """
 
     kind: ClassVar[str] = "duckdb"
@@ -79,7 +80,6 @@ class DuckDBTables(TableDestination):
     @field_validator("database")
     @classmethod
     def _check_database(cls, database: str) -> str:
-        """Raise an error for names that DuckDB opens as an in-memory database."""
         if database in {"", ":memory:"}:
             raise ValueError("an in-memory database is lost when the run ends: set a file path")
         return database
@@ -98,7 +98,7 @@ class DuckDBTables(TableDestination):
 
     @property
     def secrets(self) -> list[str]:
-        """The whole connection string, because any part might be the password."""
+        """The whole connection string if it can contain a password, otherwise only the token."""
         kind, name, token = _parts(self.database)
         is_hidden = _shown(self.database) != kind + name
         return [f"{name}{token}" if is_hidden else token]
@@ -112,13 +112,13 @@ class DuckDBTables(TableDestination):
 
     @contextmanager
     def connect(self) -> Iterator[DuckDBConnection]:
-        """Open the database, waiting up to 60 seconds for another process to close the file."""
+        """Open the database. If another process has opened the file, wait up to 60 seconds."""
         with closing(DuckDBConnection(self.place, self.database, self.secrets)) as connection:
             yield connection
 
 
 class DuckDBConnection(SQLConnection):
-    """A DuckDB connection, which inserts frames without a staging table."""
+    """A DuckDB connection that inserts frames directly, without a staging table."""
 
     types: ClassVar = {
         ColumnType.TEXT: "VARCHAR",
@@ -146,7 +146,7 @@ class DuckDBConnection(SQLConnection):
         self._connection = self._open(database)
         for setting in _SETTINGS:
             self.execute(setting)
-        if _parts(database)[0]:  # not a file, next to which DuckDB would create its temp folder
+        if _parts(database)[0]:  # not a file; for a file, DuckDB uses a folder next to it
             folder = Path(tempfile.gettempdir(), f"octogen-{uuid.uuid4().hex}")
             self.execute(f"SET temp_directory = {self.literal(str(folder))}")
         ((self._catalog,),) = self.query("SELECT current_database()")
@@ -183,7 +183,7 @@ class DuckDBConnection(SQLConnection):
         return bool(self.query(f"{sql} = {name} AND catalog_name = {catalog}"))
 
     def schema(self, name: str) -> str:
-        # Include the catalog: a schema named like the file is ambiguous without it.
+        # Without the catalog, a schema with the same name as the file is ambiguous.
         return f"{self.quoted(self._catalog)}.{self.quoted(name)}"
 
     def stage(self, _table: Table, frames: Iterable[pl.DataFrame]) -> None:
@@ -198,7 +198,7 @@ class DuckDBConnection(SQLConnection):
             del batch
 
     def has_key(self, _table: Table) -> bool:
-        return False  # its index slows a reload of 100,000 rows from 0.04 s to 0.5-3.4 s
+        return False  # a primary key slows a reload of 100,000 rows from 0.04 s to 0.5-3.4 s
 
     def cancel(self) -> None:
         self._connection.interrupt()
@@ -215,7 +215,7 @@ class DuckDBConnection(SQLConnection):
 
 
 def _shown(database: str) -> str:
-    """Return the database string with connection strings and tokens removed."""
+    """Return `database` without the connection string and the token."""
     kind, name, _ = _parts(database)
     is_hidden = {"=", "@"} & set(name) if kind else not _PATH.match(name)
     return f"{kind}…" if is_hidden else kind + name

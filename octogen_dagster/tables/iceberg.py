@@ -38,7 +38,7 @@ class IcebergTables(TableDestination):
 
     kind: ClassVar[str] = "iceberg"
 
-    warehouse: str | None = Field(default=None, description="Folder, bucket or warehouse name.")
+    warehouse: str | None = Field(default=None, description="Folder, bucket URL or warehouse name.")
     catalog: str = Field(
         default="octogen", description="Name of the catalog in the pyiceberg configuration."
     )
@@ -54,12 +54,9 @@ class IcebergTables(TableDestination):
     @field_validator("warehouse")
     @classmethod
     def _check_warehouse(cls, warehouse: str | None) -> str | None:
-        """Raise an error for an empty string.
-
-        Otherwise, pyiceberg would use the warehouse in its configuration.
-        """
         if warehouse is None or isinstance(warehouse, dg.EnvVar):
             return warehouse
+        # For an empty string, pyiceberg would use the warehouse in its configuration.
         if not warehouse.strip() or warehouse.endswith("://"):
             raise ValueError("warehouse is empty: set a folder or s3://bucket/..., or omit it")
         if has_url_secret(warehouse):
@@ -171,10 +168,7 @@ class IcebergConnection(LakeConnection):
                 self._catalog.drop_namespace(schema)
 
     def _completed(self, table: Table, rows: Rows, frame: pl.DataFrame) -> Any:
-        """Return the table after adding the frame's missing columns.
-
-        The table is created if it does not exist.
-        """
+        """Open or create the table, and add the columns that it does not have yet."""
         import polars as pl
         import pyarrow as pa
 

@@ -1,4 +1,4 @@
-"""LakeConnection: shared code for open table formats in a folder or bucket."""
+"""LakeConnection: the base class of connections to Delta and Iceberg tables."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class LakeConnection(TableConnection):
     """A connection to tables that store load records in their commits.
 
     Rows are first written to files. The commit is then based on the table version that was opened.
-    If another commit has changed the same rows since, the library rejects it.
+    If another run has changed the same rows since, the library rejects the commit.
     """
 
     has_nested: ClassVar[bool] = True
@@ -50,17 +50,17 @@ class LakeConnection(TableConnection):
 
     @abstractmethod
     def has_record(self, opened: Any, part: str, load: Load) -> bool:
-        """Return True if the last commit for a partition stored this load."""
+        """Return True if the latest commit for a partition contains this load record."""
 
     @abstractmethod
     def count_rows(self, opened: Any, rows: Rows) -> int:
-        """Return how many of `rows` an open table has."""
+        """Return the number of selected rows in an open table."""
 
     @abstractmethod
     def write(
         self, table: Table, rows: Rows, frames: Iterator[pl.DataFrame], part: str, load: Load
     ) -> None:
-        """Replace `rows`, which `part` identifies in the load record."""
+        """Replace the selected rows. In the load record, `part` identifies these rows."""
 
     @abstractmethod
     def is_conflict(self, error: Exception) -> bool:
@@ -97,7 +97,7 @@ class LakeConnection(TableConnection):
         for column in table.columns:
             if column.type is ColumnType.TIME:
                 raise OctogenTableError(
-                    f"Column {column.name!r} is a time of day, which {self.place} does not "
+                    f"Column {column.name!r} has the type Time, which {self.place} does not "
                     "support. Exclude the column with `columns`."
                 )
         try:
@@ -109,9 +109,9 @@ class LakeConnection(TableConnection):
             self._opened.pop((table.schema, table.name), None)
 
     def opened(self, table: Table) -> Any:
-        """Return the open table.
+        """Return a table, which is opened only once.
 
-        `columns` and each load reset it, so the next call opens the latest version.
+        `columns` and each load discard the open table, so the next call opens the latest version.
         """
         key = table.schema, table.name
         if key not in self._opened:
@@ -125,7 +125,7 @@ class LakeConnection(TableConnection):
 
     def conflict(self) -> TableConflictError:
         return TableConflictError(
-            f"{self.place}: another run changed the same rows at the same time."
+            f"Another run changed the same rows in {self.place} at the same time."
         )
 
     @contextmanager
@@ -155,5 +155,5 @@ def partition_columns(rows: Rows) -> list[str]:
 
 
 def _text(value: Any) -> str:
-    """Return a setting as a string, in the form that the library expects."""
+    """Return a setting as a string, with booleans in lower case."""
     return str(value).lower() if isinstance(value, bool) else str(value)

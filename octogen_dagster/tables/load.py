@@ -1,4 +1,4 @@
-"""Loads a snapshot into a table exactly once, and either completely or not at all."""
+"""Loads a snapshot into a table exactly once and atomically."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Loaded(NamedTuple):
     """The result of a load.
 
     Attributes:
-        row_count: Number of rows that the table has for the partition after the load.
-        is_new: False if the table already had these rows, so no rows were sent.
+        row_count: Number of the partition's rows in the table after the load.
+        is_new: False if the table already contained these rows, so no rows were sent.
         texts_with_nul: Number of text values from which NUL characters were removed.
     """
 
@@ -60,8 +60,8 @@ def load(
 ) -> Loaded:
     """Replace a partition's rows in a table with the rows of a snapshot.
 
-    Concurrent loads into the same partition run one after another. If the last load record matches
-    the snapshot and the row count is still the same, no rows are sent.
+    Concurrent loads into the same partition run one after another. If the latest load record
+    matches the snapshot and the row count is still the same, no rows are sent.
     """
     for attempt in range(1, _ATTEMPTS + 1):
         try:
@@ -87,8 +87,9 @@ def _load(
     there = connection.columns(table)
     if there and (missing := rows.keys() - there.keys()):
         raise OctogenTableError(
-            f"Table {name} has no column {min(missing)!r}, because it was created for an asset "
-            "with other partitions. Nothing was changed. Drop the table, or set another `table`."
+            f"Table {name} has no column {min(missing)!r}, because the table was created for an "
+            "asset with different partitions. The table was not changed. Drop it, or set `table` "
+            "to another name."
         )
     prepared = PreparedFrames(cast_columns(sources, there, name), name)
     table = table._replace(columns=prepared.columns)
@@ -101,8 +102,8 @@ def _load(
             yield frame
         if prepared.rows != stored.row_count:
             raise OctogenTableError(
-                f"Only {prepared.rows:,} of the snapshot's {stored.row_count:,} rows could be read "
-                f"for table {name}. Nothing was changed. Rerun the asset."
+                f"Only {prepared.rows:,} of the snapshot's {stored.row_count:,} rows could be "
+                f"read, so table {name} was not changed. Rerun the asset."
             )
 
     # The record is not enough: the table might have been edited by hand since.
@@ -115,8 +116,7 @@ def _load(
 
 
 def _load_of(snapshot_id: str, table: Table) -> str:
-    """Return the snapshot's id, followed by a digest of the loaded columns."""
-    # The same snapshot is loaded again if `columns` selects other columns.
+    # The id depends on the columns: if `columns` changes, the same snapshot is loaded again.
     columns = [f"{column.name} {column.type.name}" for column in table.columns]
     digest = hashlib.blake2b("\n".join(columns).encode(), digest_size=4).hexdigest()
     return f"{snapshot_id}-{digest}"

@@ -30,9 +30,9 @@ _LOCK = "octogen-dagster DDL"
 _CONFLICTS = ("40001", "40P01")
 """SQLSTATEs for a serialization failure and a deadlock."""
 _PASSING = ("25P03", "53", "55P03", "57014", "57P03")
-"""SQLSTATE prefixes for: out of resources, locked, timed out, server is starting."""
+"""SQLSTATE prefixes for temporary errors, such as timeouts, locks and a server that is starting."""
 _UNREACHABLE = ("08", "57P")
-"""SQLSTATE prefixes for: no connection, server is shutting down."""
+"""SQLSTATE prefixes for connection failures and a server that is shutting down."""
 _WITHOUT_STATE = {
     "Failed to connect.*(authentication failed|no password|pg_hba|role .* not exist)": "28",
     "Failed to connect.*database .* does not exist": "3D",
@@ -67,7 +67,7 @@ _URI = re.compile(
     rf"(?P<host>{_HOST}(?:,{_HOST})*)(?:/(?P<database>{_TEXT}))?"
     rf"(?:\?(?P<options>(?:{_OPTION}(?:&{_OPTION})*)?))?"
 )
-"""Matches only URIs in which libpq finds the password in the same place as this pattern."""
+"""Matches only URIs in which this pattern and libpq find the same password."""
 _NAME = re.compile(r"[\w.-]+")
 
 
@@ -79,8 +79,8 @@ class PostgresTables(TableDestination):
 
     uri: str = Field(
         repr=False,
-        description="postgresql://user:password@host:5432/database. Pass it as a dagster.EnvVar, "
-        "because it contains a password.",
+        description="Connection URI: postgresql://user:password@host:5432/database. Pass it as a "
+        "dagster.EnvVar, because it contains a password.",
     )
 
     @property
@@ -103,7 +103,7 @@ class PostgresTables(TableDestination):
         uri = self.uri.rstrip()  # secret files end with a line break
         if not _URI.fullmatch(uri):  # libpq's error would quote part of the password
             raise OctogenTableError(
-                f"{self.place}: uri is malformed. Use "
+                f"The uri for {self.place} is malformed. Use the form "
                 "postgresql://user:password@host:5432/database, and percent-encode special "
                 "characters in the password, such as %40 for @."
             )
@@ -112,7 +112,7 @@ class PostgresTables(TableDestination):
 
 
 class PostgresConnection(ADBCConnection):
-    """A PostgreSQL connection, which stages rows in a temporary table."""
+    """A PostgreSQL connection. Rows are staged in a temporary table."""
 
     types: ClassVar = {
         ColumnType.TEXT: "text",
@@ -228,6 +228,9 @@ def _database(uri: str) -> str:
 
 
 def _part(uri: str, name: str) -> str:
-    """Return part of a URI; empty for a malformed URI, where a part might hold the password."""
+    """Return part of a URI, or an empty string if the URI is malformed.
+
+    In a malformed URI, any part might contain the password.
+    """
     found = _URI.fullmatch(uri.rstrip())
     return (found and found[name]) or ""

@@ -1,4 +1,4 @@
-"""SnapshotTable: the columns and key of an asset's table, and the rows that a snapshot replaces."""
+"""SnapshotTable: determines the table for a snapshot and the rows to replace."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -18,7 +18,7 @@ from octogen_dagster.tables.destination import Column, ColumnType, Rows, Table
 _PARTITION = "The row's Dagster partition."
 _FETCHED_AT = "The time at which the row was read (UTC)."
 _NEVER = datetime(1970, 1, 1, tzinfo=UTC)
-"""The time used for a changes snapshot that has neither rows nor a `fetched_at`."""
+"""The `fetched_at` for a changes snapshot without rows, if its metadata does not contain one."""
 
 
 class SnapshotTable(NamedTuple):
@@ -43,7 +43,7 @@ class SnapshotTable(NamedTuple):
         *,
         has_nested: bool,
     ) -> tuple[Table, list[SourceColumn], Rows]:
-        """Return a snapshot's table, the expressions for its columns, and the rows to replace."""
+        """Return the table, the expressions that compute its columns, and the rows to replace."""
         schema = file.frame.collect_schema()
         kind = kind_of_rows(self.kind, schema)
         sources = source_columns(schema, kind.descriptions, self.columns, has_nested=has_nested)
@@ -58,9 +58,9 @@ class SnapshotTable(NamedTuple):
         names = [each.column.name for each in sources]
         if repeated := {name for name in names if names.count(name) > 1}:
             raise OctogenTableError(
-                f"{self.snapshots.to_user_string()} already has a column {min(repeated)!r}, which "
-                "the table needs to tell partitions apart. Exclude it with `columns`, or change "
-                "`partition_column` of the IO manager."
+                f"{self.snapshots.to_user_string()} already has a column {min(repeated)!r}, but "
+                "the table asset adds a column with this name. Exclude the column with `columns`, "
+                "or change `partition_column` in the IO manager."
             )
         # With custom columns, a product can appear more than once, for example after a join.
         key = kind.key if schema == kind.schema else ()
@@ -82,14 +82,14 @@ class SnapshotTable(NamedTuple):
             return datetime.fromisoformat(at)
         if file.row_count:
             raise OctogenTableError(
-                f"It is unknown when the {self.snapshots.to_user_string()} snapshot was read. "
-                "Nothing was changed. Rematerialize the asset."
+                f"The metadata of the {self.snapshots.to_user_string()} snapshot does not contain "
+                "the time at which it was read. The table was not changed. Rematerialize the "
+                "asset."
             )
         return _NEVER
 
 
 def _constant(name: str, value: str | datetime, description: str) -> SourceColumn:
-    """Return a column that has the same value in every row."""
     dtype: pl.DataType = pl.String() if isinstance(value, str) else pl.Datetime("us", "UTC")
     kind = ColumnType.TEXT if isinstance(value, str) else ColumnType.TIMESTAMP
     repeated: Any = pl.repeat(value, pl.len(), dtype=dtype)

@@ -41,7 +41,7 @@ class SnowflakeTables(TableDestination):
     kind: ClassVar[str] = "snowflake"
     environment_fields: ClassVar[tuple[str, ...]] = ("password", "private_key")
 
-    account: str = Field(description="Account identifier: organization-account.")
+    account: str = Field(description="Account identifier in the form organization-account.")
     user: str = Field(description="User name.")
     database: str = Field(description="Name of an existing database.")
     warehouse: str | None = Field(
@@ -97,7 +97,7 @@ _KEY_OPTION = "adbc.snowflake.sql.client_option.jwt_private_key_pkcs8_value"
 
 
 class SnowflakeConnection(ADBCConnection):
-    """A Snowflake session. It stages rows in a temporary table."""
+    """A Snowflake session. Rows are staged in a temporary table."""
 
     types: ClassVar = {
         ColumnType.TEXT: "VARCHAR",
@@ -182,7 +182,7 @@ class SnowflakeConnection(ADBCConnection):
 
 
 def _folded(name: str) -> str:
-    """Return a name in the case in which Snowflake stores it."""
+    """Convert a name to upper case unless it needs quotes."""
     return name.upper() if _PLAIN.fullmatch(name) else name
 
 

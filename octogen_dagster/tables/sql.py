@@ -1,4 +1,4 @@
-"""SQLConnection: the SQL statements for a load, which all SQL engines share."""
+"""SQLConnection: the base class of connections to SQL engines."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def loads_table(schema: str) -> Table:
 
 
 def part_of(table: Table, rows: Rows) -> dict[str, str]:
-    """Return the key of the load record for `rows`."""
+    """Return the key columns of the load record for the selected rows."""
     values = {name: value if isinstance(value, int) else str(value) for name, value in rows.items()}
     return {"table_name": table.name, "part": json.dumps(values)}
 
@@ -52,18 +52,19 @@ def part_of(table: Table, rows: Rows) -> dict[str, str]:
 class SQLConnection(TableConnection):
     """A connection to a SQL engine.
 
-    A subclass executes statements, stages rows and defines the names of types. Each transaction
-    begins with an UPDATE of the load record. As a result, concurrent loads of the same rows run one
-    after another, or one of them fails.
+    A subclass executes statements, stages rows and defines the type names. Each transaction begins
+    with an UPDATE of the load record. As a result, concurrent loads of the same rows run one after
+    another, or one of them fails.
 
     Attributes:
         types: Type names used in statements.
-        reported: Column types by the name that the engine reports, in lower case.
-        escapes: Characters to escape in string literals, in addition to quotes, which are doubled.
+        reported: Column types by the type name that the engine reports, in lower case.
+        escapes: Replacements for special characters in string literals. By default, only quotes are
+            escaped, by doubling them.
         listing: Query for the names and types of a table's columns. The placeholders {} are the
             schema and the table.
         in_catalog: Condition that limits `listing` to one catalog.
-        staged: The staging table's name in a statement.
+        staged: The staging table's name in statements.
         json: Expression that parses staged JSON text. The placeholder {} is the text.
         has_definitions_in_transactions: True if DDL statements are transactional.
     """
@@ -94,14 +95,14 @@ class SQLConnection(TableConnection):
 
     @abstractmethod
     def stage(self, table: Table, frames: Iterable[pl.DataFrame]) -> None:
-        """Write rows to the staging table, which is invisible to readers.
+        """Write the frames to a staging table, so that readers do not see them yet.
 
-        An engine can also write the rows later, in `upload` or `insert`, which run inside the
-        transaction.
+        An engine can also write the frames later, in `upload` or `insert`. These methods run inside
+        the transaction.
         """
 
     def upload(self, table: Table) -> None:
-        """Stage rows inside the transaction, before the transaction takes any lock."""
+        """Write the frames to a staging table inside the transaction, before it takes any lock."""
 
     def insert(self, table: Table, condition: str) -> None:
         """Insert the staged rows if the condition is true."""
@@ -173,9 +174,9 @@ class SQLConnection(TableConnection):
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Run the block in a transaction.
+        """Run the `with` block in a transaction.
 
-        Inside another transaction, the block becomes part of it.
+        A nested block becomes part of the outer transaction.
         """
         if self._is_in_transaction:
             yield
@@ -195,7 +196,7 @@ class SQLConnection(TableConnection):
 
     @contextmanager
     def definition(self) -> Iterator[None]:
-        """Run the DDL in the block, even if other runs create the same objects at the same time."""
+        """Protect the DDL statements in the `with` block from concurrent runs."""
         yield
 
     def try_out(self, schema: str) -> None:
@@ -232,7 +233,7 @@ class SQLConnection(TableConnection):
         return f"ALTER TABLE {self.name(table)} ADD COLUMN IF NOT EXISTS {self.declaration(column)}"
 
     def has_key(self, table: Table) -> bool:
-        """Return True if the table gets a primary key."""
+        """Return True if the table is created with a primary key."""
         return bool(table.key) and not table.has_null_keys
 
     def declaration(self, column: Column) -> str:
@@ -278,9 +279,9 @@ class SQLConnection(TableConnection):
         return f"'{value.translate(escapes)}'"
 
     def _where(self, rows: Rows, *, always: bool = False) -> str:
-        """Return a WHERE clause for rows.
+        """Return a WHERE clause for the selected rows.
 
-        BigQuery requires one in DELETE, so pass `always` there.
+        Pass `always` for a DELETE statement, because BigQuery requires a WHERE clause there.
         """
         conditions = [
             f"{self.quoted(name)} = {self.literal(value)}" for name, value in rows.items()
@@ -293,19 +294,22 @@ class SQLConnection(TableConnection):
         return self._known.get((table.schema, table.name)) or self.columns(table)
 
     def _load_id(self, loads: Table, part: Rows) -> str | None:
-        """Return the load id in a record; empty until the first commit, None without a record."""
+        """Return the load id in the load record, or None if the record does not exist.
+
+        The load id is empty until the first commit.
+        """
         if not self._columns(loads):
             return None
         found = self.query(f"SELECT load_id FROM {self.name(loads)}{self._where(part)}")
         return str(found[0][0]) if found else None
 
     def _is_complete(self, table: Table) -> bool:
-        """Return True if all columns and the load records table exist."""
+        """Return True if the table has all columns and the table for load records exists."""
         is_complete = self._columns(table).keys() >= {column.name for column in table.columns}
         return is_complete and bool(self._columns(loads_table(table.schema)))
 
     def _prepare(self, table: Table, rows: Rows) -> None:
-        """Create the table, the columns and the load record if they do not exist."""
+        """Create the table, its columns and the load record, unless they exist."""
         loads, part = loads_table(table.schema), part_of(table, rows)
         is_complete = self._is_complete(table)
         if is_complete and self.count(loads, part):
@@ -342,7 +346,7 @@ class SQLConnection(TableConnection):
     def write_record(self, table: Table, part: Rows, load: Load, load_id: str) -> None:
         """Update the load record.
 
-        If another load is replacing the same rows, this waits or fails.
+        If another load is replacing the same rows, the statement waits or fails.
         """
         values: Rows = {"load_id": load_id, **load._asdict()}
         changes = [f"{self.quoted(name)} = {self.literal(value)}" for name, value in values.items()]

@@ -59,12 +59,12 @@ def build_url_list_export_asset(
     control_plane_resource_key: str = "octogen_control_plane",
     **asset_arguments: Any,
 ) -> dg.AssetsDefinition:
-    """Build an asset for the export of a URL list. The export is a linked BigQuery dataset.
+    """Build an asset for a URL list's daily export, which is a linked BigQuery dataset.
 
-    Octogen matches a list with all its catalogs once a day and shares the result through BigQuery
+    Once a day, Octogen matches the list with all catalogs and shares the result through BigQuery
     Analytics Hub for free. A materialization subscribes the `analytics_hub` resource's project to
-    the list's listing, or reports an existing subscription, as in `build_linked_datasets_asset`.
-    The data version is the time of the last export, which is also reported as
+    the list's listing, or reports an existing subscription, as `build_linked_datasets_asset` does.
+    The data version is the time of the latest export, which is also reported as
     `octogen/exported_at`.
 
     The dataset has two views, `products_current_v1` and `url_coverage_v1`. Read them with
@@ -72,7 +72,7 @@ def build_url_list_export_asset(
     `build_linked_products_asset`. If a list has not been exported yet, the run succeeds. It reports
     an observation instead of a materialization and skips downstream assets.
 
-    The check `fresh` warns if the last export is too old. The asset requires an `OctogenResource`
+    The check `fresh` warns if the latest export is too old. The asset requires an `OctogenResource`
     and an `AnalyticsHubResource` with the resource keys `octogen` and `analytics_hub`.
 
     Args:
@@ -84,7 +84,7 @@ def build_url_list_export_asset(
         control_plane: Register the subscriber with Octogen, because Octogen grants listings only to
             registered subscribers. Requires an `OctogenControlPlaneResource` with the resource key
             `octogen_control_plane`.
-        grant_waits: The waits for a grant, in seconds. After each wait, the run tries again.
+        grant_waits: Seconds to wait before each new attempt while Octogen's grant is missing.
         max_age: Maximum age of the export; None omits the check `fresh`.
         resource_key: The resource key of the `OctogenResource`.
         hub_resource_key: The resource key of the `AnalyticsHubResource`.
@@ -95,8 +95,8 @@ def build_url_list_export_asset(
         TypeError: `url_list` is not an asset.
         ValueError: `url_list` was not built by `build_url_list_asset`, `max_age` is not positive,
             or the listing's project or location is malformed.
-        MissingPackageError: The extra `bigquery` is not installed. With `control_plane`, the extra
-            `mcp` is required, too.
+        MissingPackageError: The extra `bigquery` is not installed, or `control_plane` is true and
+            the extra `mcp` is not installed.
     """
     require_url_list(url_list)
     extras, resource_keys = ["bigquery"], {resource_key, hub_resource_key}
@@ -116,7 +116,7 @@ def build_url_list_export_asset(
             "kinds": {"octogen", "bigquery"},
             "metadata": {LIST_NAME: list_name},
             "check_specs": _check_specs(asset_key(given), max_age),
-            "output_required": False,  # without an export there is no materialization
+            "output_required": False,  # a list that has not been exported is not materialized
             "description": f"The linked dataset with the daily export of URL list {list_name!r}.",
             "retry_policy": dg.RetryPolicy(max_retries=2, delay=30, backoff=dg.Backoff.EXPONENTIAL),
             "required_resource_keys": resource_keys,
@@ -146,7 +146,7 @@ def build_url_list_export_asset(
 
 
 def last_exported_at(state: "CoverageUrlList") -> datetime | None:
-    """Return a list's last export time, or None before the first export."""
+    """Return the time of a list's latest export, or None before the first export."""
     return None if state.big_query is None else state.big_query.last_exported_at
 
 
@@ -155,7 +155,7 @@ def version_of(exported_at: datetime) -> str:
 
 
 def _listings_in(project: str, location: str) -> Callable[[str, str], ListingName]:
-    """Return a function that maps the ids of an exchange and a listing to the listing's name."""
+    """Return a function that builds a listing's name from an exchange id and a listing id."""
 
     def listing(exchange_id: str, listing_id: str) -> ListingName:
         return ListingName.parse(str(ListingName(project, location, exchange_id, listing_id)))
@@ -174,12 +174,12 @@ def _check_specs(key: dg.AssetKey, max_age: timedelta | None) -> list[dg.AssetCh
 def _read_list(
     context: dg.AssetExecutionContext, url_list: dg.AssetKey, octogen: Any
 ) -> "CoverageUrlList":
-    """Read the URL list that the upstream asset reported."""
+    """Fetch the URL list whose id the upstream asset reported."""
     asset = url_list.to_user_string()
     list_id = reported_value(last_materialization(context, url_list), LIST_ID)
     if list_id is None:
         raise dg.Failure(
-            f"{asset}: its URL list is unknown, because no materialization reported {LIST_ID}. "
+            f"The URL list for {asset} is unknown, because no materialization reported {LIST_ID}. "
             f"Materialize {asset} first.",
             allow_retries=False,
         )
@@ -188,13 +188,13 @@ def _read_list(
             state: CoverageUrlList = octogen.get_coverage_url_list(str(list_id))
         except OctogenUrlListNotFoundError as error:
             raise error.with_message(
-                f"{asset}: URL list {list_id!r} was deleted, or belongs to another organization "
-                f"than the API key. Materialize {asset} to create the list again."
+                f"URL list {list_id!r} was deleted, or the API key belongs to another "
+                f"organization. Materialize {asset} to create the list again."
             ) from error
     if state.status == DELETE_PENDING:
         raise dg.Failure(
             f"URL list {state.name!r} ({state.url_list_id}) and its data are being deleted. "
-            f"Nothing was read. Materialize {asset} to create a new list.",
+            f"The export was not read. Materialize {asset} to create a new list.",
             allow_retries=False,
         )
     return state
@@ -239,7 +239,7 @@ def _check_freshness(
         event = "exported" if exported_at else "created"
         description = (
             f"The list was {event} {hours(age):g} hours "
-            f"ago{'' if exported_at else ' and not exported yet'}; the maximum is "
+            f"ago{'' if exported_at else ' and has not been exported yet'}; the maximum is "
             f"{hours(max_age):g} hours."
         )
     yield dg.AssetCheckResult(

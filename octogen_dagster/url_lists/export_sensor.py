@@ -1,4 +1,4 @@
-"""build_url_list_sensor: request new exports of URL lists and their downstream assets."""
+"""build_url_list_sensor: request runs for URL list exports and their downstream assets."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -32,21 +32,21 @@ def build_url_list_sensor(
     _clock: Callable[[], float] = time.time,
     **sensor_arguments: Any,
 ) -> dg.SensorDefinition:
-    """Build a sensor that requests exports of URL lists and their downstream assets.
+    """Build a sensor that requests runs for URL list exports and their downstream assets.
 
-    Octogen exports lists once a day. A tick reads all lists with one request, which is free. It
-    requests a run for each list whose `lastExportedAt` differs from the last materialization of the
-    export asset, or whose downstream assets are older than that materialization. Failed runs are
-    requested again after 10 minutes, then after 20 minutes and so on, up to every 6 hours. Lists
-    that do not exist or have not been exported yet are excluded. If the service does not respond,
-    the tick is skipped or fails as in `build_catalog_sensor`.
+    Octogen exports lists once a day. Each tick reads all lists with one free request. It requests a
+    run for each list whose `lastExportedAt` differs from the latest materialization of the export
+    asset. It also requests a run if a downstream asset is older than this materialization. Failed
+    runs are requested again after 10 minutes, then after 20 minutes and so on, up to every 6 hours.
+    Lists that do not exist or have not been exported yet are excluded. If the service does not
+    respond, the tick is skipped or fails as in `build_catalog_sensor`.
 
     The sensor has no cursor. It compares export times with the data versions of materializations,
     and it finds its previous requests by the run tag `octogen/request`.
 
     Args:
-        assets: One or more assets built by `build_url_list_export_asset`. Each is followed by the
-            downstream assets to run together with it, such as assets built by
+        assets: One or more assets built by `build_url_list_export_asset`. After each export asset,
+            list the downstream assets to run together with it, such as assets built by
             `build_linked_snapshot_asset` and `build_url_matches_asset`.
         name: The sensor's name.
         minimum_interval_seconds: Minimum seconds between ticks.
@@ -88,7 +88,7 @@ def build_url_list_sensor(
             with BlockingClient(service_of_a_tick(octogen)) as client:
                 lists = {each.name: each for each in live_url_lists(client)}
         except (OctogenError, ValueError) as error:
-            return skip_or_fail(context, name, "The URL lists could not be listed", error)
+            return skip_or_fail(context, name, "The URL lists could not be read", error)
         wanted = [
             Wanted(key, version_of(exported_at), exported_at.timestamp())
             for key, list_name in names.items()
@@ -112,7 +112,7 @@ def build_url_list_sensor(
 def _by_export(
     assets: Sequence[dg.AssetsDefinition],
 ) -> tuple[dict[str, str], dict[str, list[dg.AssetKey]]]:
-    """Return each export's list name, and the asset keys to request with each export."""
+    """Return the list's name and the assets to request, both by export asset."""
     names, runs = dict[str, str](), dict[str, list[dg.AssetKey]]()
     for each in assets:
         require_asset(each, "assets")
@@ -123,8 +123,8 @@ def _by_export(
         upstream = [run for run in runs.values() if not {*each.dependency_keys}.isdisjoint(run)]
         if not upstream:
             raise ValueError(
-                f"assets: {key} is not downstream of an earlier asset. Pass each asset built by "
-                "build_url_list_export_asset before its downstream assets."
+                f"Asset {key} in `assets` is not downstream of an earlier asset. Pass each asset "
+                "built by build_url_list_export_asset before its downstream assets."
             )
         for run in upstream:
             run.append(each.key)

@@ -43,17 +43,17 @@ from octogen_dagster.url_lists.sync import (
 from octogen_dagster.validation import require_percent
 
 URL_LIST = "octogen/url_list"
-"""Metadata key of an asset definition: the list's name."""
+"""Definition metadata key for the list's name."""
 LIST_ID, LIST_NAME = "octogen/url_list_id", "octogen/url_list_name"
-"""Metadata key of materializations: the list's id. The list and its export both report it."""
+"""Materialization metadata keys for the list's id and name, in the list asset and its export."""
 REJECTED, REJECTED_URLS = "octogen/rejected", "octogen/rejected_urls"
-"""Metadata keys of a materialization: the number of rejected rows and a preview."""
+"""Materialization metadata keys for the number of rejected rows and a preview of these rows."""
 ACCEPTED_CHECK = "accepted"
 ADDED_COLUMNS: Mapping[str, str] = {
-    "normalized_url": "The URL as normalized by Octogen. It is the same for URLs that count as "
-    "equal. Null if the URL was rejected.",
+    "normalized_url": "The URL as normalized by Octogen, which is the same for equivalent URLs; "
+    "null if the URL was rejected.",
     "rejected_code": "Why the URL was rejected, such as `invalid_url`; null if it is in the list.",
-    "rejected_message": "The reason for the rejection, as a sentence.",
+    "rejected_message": "A description of the reason for the rejection.",
 }
 """Columns that the asset adds to the table, with their descriptions."""
 
@@ -79,22 +79,22 @@ def build_url_list_asset(
 
     A run creates the list if it does not exist, adds missing URLs and removes URLs that are not in
     the table. Octogen decides which URLs count as equal. For example, `http://` and tracking
-    parameters make no difference. If a run is killed, the next one completes its work. All requests
+    parameters make no difference. If a run is killed, the next run completes its work. All requests
     are free.
 
-    The asset's value is your table with three more columns: `normalized_url`, and `rejected_code`
-    and `rejected_message` for URLs that are not in the list. Rows without a URL (`missing_url`) or
-    with more than 2,048 characters (`too_long`) are rejected before any request. Octogen can reject
-    other rows, for example with `invalid_url`. `build_url_list_checks` warns about rejected rows.
+    The asset's value is your table with the additional columns `normalized_url`, `rejected_code`
+    and `rejected_message`. Rows without a URL (`missing_url`) and rows whose URL has more than
+    2,048 characters (`too_long`) are rejected before any request. Octogen can reject other rows,
+    for example with `invalid_url`. `build_url_list_checks` warns about rejected rows.
 
-    The metadata have `octogen/url_list_id`, `octogen/url_list_name`, `octogen/status` and the
+    The metadata contain `octogen/url_list_id`, `octogen/url_list_name`, `octogen/status` and the
     counts `octogen/urls` (distinct URLs in the list), `octogen/added`, `octogen/removed` and
-    `octogen/rejected` (rows). They also have previews of the removed and rejected URLs.
+    `octogen/rejected` (rows). They also contain previews of the removed and rejected URLs.
 
     Octogen takes about a minute to prepare a new list. During this time, the list has the status
-    `provisioning`. At the end of a run, the run waits until the list is active. After
-    `provisioning_timeout`, the run succeeds with a warning. The list then has its URLs, and Octogen
-    exports it once it is active.
+    `provisioning`, and the run waits until the list is active. If this takes longer than
+    `provisioning_timeout`, the run succeeds with a warning. In this case, the list already contains
+    its URLs, and Octogen exports it once it is active.
 
     You can change `max_removed_percent` for a single run in the run configuration.
 
@@ -120,7 +120,7 @@ def build_url_list_asset(
             100, or `partitions_def` is set, because a list cannot have partitions.
     """
     if not isinstance(urls, dg.AssetsDefinition | dg.AssetKey):
-        raise TypeError(f"urls must be an asset or its dagster.AssetKey, not {urls!r}.")
+        raise TypeError(f"urls must be an asset or its dagster.AssetKey; got {urls!r}.")
     table_key = urls if isinstance(urls, dg.AssetKey) else urls.key
     require_percent(_MAX_REMOVED, max_removed_percent)
     given = asset_arguments_of(name, asset_arguments)
@@ -138,8 +138,7 @@ def build_url_list_asset(
             "metadata": {URL_LIST: list_name},
             "description": (
                 f"The URLs in {table_key.to_user_string()}, synchronized with Octogen's URL list "
-                f"{list_name!r}. Each row has an article's URL, and the reason if Octogen rejected "
-                "it."
+                f"{list_name!r}. If a URL was rejected, its row contains the reason."
             ),
             "retry_policy": RETRY_POLICY,
             "required_resource_keys": {resource_key},
@@ -164,7 +163,7 @@ def build_url_list_asset(
 def build_url_list_checks(
     url_list: dg.AssetsDefinition, *, severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.WARN
 ) -> list[dg.AssetChecksDefinition]:
-    """Build the check `accepted`, which fails if a URL list's table has rejected rows.
+    """Build the check `accepted`, which fails if any row in a URL list's table was rejected.
 
     A failed check shows a preview of the rejected rows.
 
@@ -235,7 +234,6 @@ def _config_schema(max_removed_percent: float) -> dict[str, Any]:
 
 
 def _check_percent(percent: float) -> None:
-    """Fail if the value in the run configuration is not a percentage."""
     try:
         require_percent(_MAX_REMOVED, percent)
     except ValueError as error:
@@ -243,7 +241,7 @@ def _check_percent(percent: float) -> None:
 
 
 class _Table:
-    """The user's table, and the distinct URLs in it that are sent to Octogen."""
+    """The user's table and the distinct URLs to send to Octogen."""
 
     def __init__(self, frame: pl.DataFrame, urls: Sequence[str]) -> None:
         self.frame = frame
@@ -251,24 +249,25 @@ class _Table:
 
     @classmethod
     def of(cls, frame: pl.DataFrame, asset: dg.AssetKey) -> "_Table":
-        """Check a table as far as this is possible without a request."""
-        subject = f"The table {asset.to_user_string()}"
+        """Check the table's columns, and determine the URLs to send."""
+        table = f"table {asset.to_user_string()}"
         for name in _REQUIRED:
             if name not in frame.columns:
                 raise _failure(
-                    f"{subject} does not have the column {name!r}. A URL list needs the columns "
-                    f"url and sku (your article). Found {', '.join(frame.columns) or 'none'}."
+                    f"The {table} does not have the column {name!r}. A URL list requires the "
+                    "columns url and sku (your article). The table's columns are: "
+                    f"{', '.join(frame.columns) or 'none'}."
                 )
         for name in ADDED_COLUMNS:
             if name in frame.columns:
                 raise _failure(
-                    f"{subject} has a column {name!r}, but the URL list adds a column with this "
+                    f"The {table} has a column {name!r}, but the URL list adds a column with this "
                     "name. Rename the column in the table."
                 )
         if frame.schema["url"] not in (pl.String, pl.Null):
             raise _failure(
-                f"{subject}: the column 'url' has the type {type_name(frame.schema['url'])}. Cast "
-                "it to strings."
+                f"The {table} cannot be used, because its column 'url' has the type "
+                f"{type_name(frame.schema['url'])}. Cast the column to strings."
             )
         urls = _stripped_urls(frame).unique(maintain_order=True).drop_nulls().to_list()
         return cls(frame, [url for url in urls if _rejection(url) is None])
@@ -299,13 +298,13 @@ class _Table:
 
 
 def _stripped_urls(frame: pl.DataFrame) -> pl.Series:
-    """Return the URLs to send, without surrounding whitespace. Responses might strip it, too."""
+    """Return the URLs without surrounding whitespace, which responses might also omit."""
     stripped: pl.Series = frame["url"].cast(pl.String).str.strip_chars()
     return stripped
 
 
 def _rejection(url: str | None) -> Rejection | None:
-    """Return the reason why a URL is not sent, or None if it is sent."""
+    """Return the reason why a URL cannot be sent to Octogen, or None if it can be sent."""
     if not url:
         return Rejection("missing_url", "The row has no URL.")
     if len(url) > MAX_URL_CHARACTERS:
@@ -317,8 +316,6 @@ def _rejection(url: str | None) -> Rejection | None:
 
 
 class _ListRun:
-    """A run that synchronizes a URL list with a table."""
-
     def __init__(
         self,
         context: dg.AssetExecutionContext,
@@ -334,7 +331,7 @@ class _ListRun:
         self._max_removed_percent = max_removed_percent
 
     def synchronize(self, provisioning_timeout: float) -> dg.MaterializeResult[pl.DataFrame]:
-        """Make the list equal to the table, and return the table with the columns added."""
+        """Synchronize the list, and return the table with the columns in `ADDED_COLUMNS`."""
         found = find_url_list(self._client, self._name)
         url_list = found or create_url_list(self._client, self._name)
         if found is None:
@@ -353,15 +350,16 @@ class _ListRun:
     def _check_removal(self, url_list: CoverageUrlList, removed: int, total: int) -> None:
         if removed > self._max_removed_percent * total / 100:
             raise _failure(
-                f"{_subject(url_list)} was not changed: {removed:,} of its {total:,} URLs are not "
-                f"in the table, and {_MAX_REMOVED} is {self._max_removed_percent:g}. If the table "
-                f"is right, set `{_MAX_REMOVED}: 100` in the launchpad for one run."
+                f"{_subject(url_list)} was not changed, because {removed:,} of its {total:,} URLs "
+                f"are not in the table. A run can remove at most {self._max_removed_percent:g}% "
+                f"({_MAX_REMOVED}). If the table is correct, set `{_MAX_REMOVED}: 100` in the "
+                "launchpad for a single run."
             )
 
     def _warn_about_empty_table(self, url_list: CoverageUrlList) -> None:
         self._log.warning(
-            f"The table has no URLs, so nothing is removed from {_subject(url_list)}, which has "
-            f"{count(url_list.url_count, 'URL')}. Delete the list if you no longer need it."
+            f"The table has no URLs, so no URLs are removed from {_subject(url_list)}. The list "
+            f"contains {count(url_list.url_count, 'URL')}. Delete it if you no longer need it."
         )
 
     def _wait_until_active(self, url_list: CoverageUrlList, seconds: float) -> CoverageUrlList:
@@ -373,8 +371,9 @@ class _ListRun:
             left = ends_at - time.monotonic()
             if left <= 0:
                 self._log.warning(
-                    f"{_subject(url_list)} is still {PROVISIONING} after {seconds:g} s. All "
-                    "URLs are in the list. Octogen exports the list once it is active."
+                    f"{_subject(url_list)} still has the status {PROVISIONING} after {seconds:g} "
+                    "seconds. It already contains all URLs, and Octogen exports it once it is "
+                    "active."
                 )
                 break
             wait_interruptibly(Future(), min(pause, left))
@@ -421,15 +420,15 @@ class _ListRun:
 
 @contextmanager
 def _full_or_deleted_fails(sync: UrlListSync) -> Iterator[None]:
-    """Fail without retries if the list is full or was deleted, because its owner must act."""
+    """Fail without retries if the list is full or was deleted."""
     try:
         yield
     except OctogenUrlListCapacityError as error:
         raise _failure(
-            f"{_subject(sync.url_list)} is full and only partly synchronized: "
-            f"{len(sync.removed):,} removed, {len(sync.added):,} added. A list can have at most "
-            f"{MAX_LIST_URLS:,} distinct URLs. Stop other runs or programs that write to the list, "
-            "or split the table into several lists, then run this one again."
+            f"{_subject(sync.url_list)} is full, so the table was only partly synchronized "
+            f"({count(len(sync.removed), 'URL')} removed, {count(len(sync.added), 'URL')} added). "
+            f"A list can contain at most {MAX_LIST_URLS:,} distinct URLs. Stop other programs that "
+            "write to the list, or split the table into several lists, then run the asset again."
         ) from error
     except OctogenUrlListError as error:
         if error.code not in _DELETED:
@@ -439,8 +438,8 @@ def _full_or_deleted_fails(sync: UrlListSync) -> Iterator[None]:
 
 def _deleted(url_list: CoverageUrlList) -> dg.Failure:
     return _failure(
-        f"{_subject(url_list)} was deleted during this run. Run it again to create a new list with "
-        "the same name."
+        f"{_subject(url_list)} was deleted during this run. Run the asset again to create a new "
+        "list with the same name."
     )
 
 
@@ -457,7 +456,7 @@ def _failure(text: str) -> dg.Failure:
 
 
 def _preview(name: str, columns: Mapping[str, Sequence[Any]]) -> Metadata:
-    """Return the first rows as a table, or an empty string if there are no rows."""
+    """Return metadata with the first rows as a table, or no metadata if there are no rows."""
     frame = pl.DataFrame({each: values[:_MAX_SHOWN] for each, values in columns.items()})
     if frame.is_empty():
         return {}

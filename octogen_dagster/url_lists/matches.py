@@ -42,30 +42,31 @@ def build_url_matches_asset(
 
     The asset joins three stored tables and sends no requests. The result has one row for each match
     between a row in your table and a product. Table rows without a product and products without a
-    URL (whose `sku` is null) also get one row each. The columns are `sku`, `url`, `status`,
-    `matched_by` and the other columns in your table, followed by the columns of the offers. If a
+    URL (whose `sku` is null) also have one row each. The columns are `sku`, `url`, `status`,
+    `matched_by` and the other columns in your table, followed by the columns in `offers`. If a
     column in your table has the same name as one of these, it is renamed `own_<name>`.
 
-    `status` is `covered`, `not_covered`, `pending` (added after the last export) or `rejected`. A
-    product matches a URL that equals its `product_url`, either as sent or as normalized by Octogen,
-    or that differs from it only in spelling. In this case, `matched_by` is `url`. If there is no
-    such URL, the product matches the URLs for the same page that share the most parameters, and
-    `matched_by` is `page`. The page is the host and the path; `/collections/<x>/products/<y>`
-    counts as `/products/<y>`. If a covered URL has no product after this, it gets the products on
-    its page, too.
+    `status` is `covered`, `not_covered`, `pending` (added after the latest export) or `rejected`. A
+    product matches a URL if its `product_url` equals the URL, either as sent or as normalized by
+    Octogen, or differs only in spelling. In this case, `matched_by` is `url`. If there is no such
+    URL, the product matches the URLs for the same page that share the most parameters, and
+    `matched_by` is `page`. The page consists of the host and the path. The path
+    `/collections/<x>/products/<y>` counts as `/products/<y>`. A covered URL that still has no
+    product matches the products on its page, too.
 
-    There are two checks, which only warn. `covered` is about the share of exported URLs that are
-    covered. `matched` requires that at least 90 % of the covered URLs have a certain match.
+    Two checks warn if matches are missing. `covered` requires that at least `min_covered_percent`
+    of the exported URLs are covered. `matched` requires that at least 90 % of the covered URLs have
+    a reliable match.
 
     Args:
         url_list: An asset built by `build_url_list_asset`.
-        coverage: The snapshot of the view `url_coverage_v1` in the list's export, such as an asset
-            built by `build_linked_snapshot_asset`.
-        offers: The snapshot of the view `products_current_v1` in the list's export, with the column
-            `product_url`.
+        coverage: An asset that stores snapshots of the view `url_coverage_v1` in the list's export,
+            such as an asset built by `build_linked_snapshot_asset`.
+        offers: An asset that stores snapshots of the view `products_current_v1` in the list's
+            export, including the column `product_url`.
         name: The asset's name or `dagster.AssetSpec`. Defaults to `<url_list>_matches`.
-        min_covered_percent: Minimum percentage, from 0 to 100, of exported URLs that are covered,
-            for the check `covered`.
+        min_covered_percent: Minimum percentage of exported URLs that must be covered, from 0 to
+            100, for the check `covered`.
         asset_arguments: Any other argument for `@dagster.asset`. With
             `automation_condition=octogen_dagster.follow_upstream()`, the matches are updated after
             the list and its export.
@@ -81,7 +82,7 @@ def build_url_matches_asset(
     key = asset_key(given)
     checks = {
         COVERED: f"At least {min_covered_percent:g}% of the exported URLs are covered.",
-        _MATCHED: f"At least {_MIN_MATCHED_PERCENT:g}% of the covered URLs have products.",
+        _MATCHED: f"At least {_MIN_MATCHED_PERCENT:g}% of the covered URLs have a reliable match.",
     }
 
     @snapshot_asset(
@@ -93,7 +94,8 @@ def build_url_matches_asset(
             ],
             "description": (
                 f"The URLs in {url_list.key.to_user_string()}, matched with the products in "
-                "Octogen's last export. Each row is a URL from your table and a matching product."
+                "Octogen's latest export. Each row contains a URL from your table and a matching "
+                "product."
             ),
         },
         given,
@@ -125,12 +127,11 @@ def build_url_matches_asset(
 
 
 def _require_columns(frame: pl.LazyFrame, asset: dg.AssetsDefinition, names: Iterable[str]) -> None:
-    """Fail if an upstream snapshot does not have the columns that the join needs."""
     columns = frame.collect_schema().names()
     if missing := [name for name in names if name not in columns]:
         raise dg.Failure(
             f"{asset.key.to_user_string()} does not have the column {missing[0]!r}, which is "
-            "needed to match URLs. Add the column to the columns that are read.",
+            "required to match URLs. Include the column in the asset's snapshots.",
             allow_retries=False,
         )
 
@@ -139,9 +140,9 @@ def _no_products(
     covered: int, coverage: dg.AssetsDefinition, offers: dg.AssetsDefinition
 ) -> dg.Failure:
     return dg.Failure(
-        f"{coverage.key.to_user_string()} reports products for {count(covered, 'URL')}, but "
-        f"{offers.key.to_user_string()} has no products. Nothing was published. Materialize both "
-        "assets again.",
+        f"Octogen reports products for {count(covered, 'URL')} in "
+        f"{coverage.key.to_user_string()}, but {offers.key.to_user_string()} contains no "
+        "products. The matches were not published. Materialize both assets again.",
         allow_retries=False,
     )
 
@@ -155,7 +156,6 @@ def _source(found: Matches, exported_at: datetime | None) -> FrameSource:
 
 
 def _covered(url_counts: Mapping[str, int], min_percent: float) -> dg.AssetCheckResult:
-    """Return the result for the check `covered`."""
     covered = url_counts[COVERED]
     exported = covered + url_counts[NOT_COVERED]
     fraction = covered / exported if exported else None
@@ -163,20 +163,19 @@ def _covered(url_counts: Mapping[str, int], min_percent: float) -> dg.AssetCheck
     if fraction is not None:
         description = (
             f"Octogen covers {covered:,} of {count(exported, 'exported URL')}; "
-            f"at least {min_percent:g}% coverage is expected."
+            f"at least {min_percent:g}% is expected."
         )
     shown = {} if fraction is None else {"octogen/covered_fraction": fraction}
     return _warning(COVERED, fraction, min_percent, description, shown)
 
 
 def _matched(fraction: float | None) -> dg.AssetCheckResult:
-    """Return the result for the check `matched`."""
     description = "No URL is covered."
     if fraction is not None:
         description = (
-            f"{fraction:.0%} of the covered URLs have a product; the minimum is "
-            f"{_MIN_MATCHED_PERCENT:g}%. A product matches a URL if its own URL leads to the same "
-            "page."
+            f"{fraction:.0%} of the covered URLs have a reliable match; at least "
+            f"{_MIN_MATCHED_PERCENT:g}% is expected. A product matches a URL if the product's URL "
+            "leads to the same page."
         )
     shown = {} if fraction is None else {"octogen/matched_fraction": fraction}
     return _warning(_MATCHED, fraction, _MIN_MATCHED_PERCENT, description, shown)

@@ -1,4 +1,4 @@
-"""Matches a URL list's table with the coverage and the offers in the list's export."""
+"""Matches a URL list's table with the coverage and the products in the list's export."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ EXPORTED = pl.Schema(
         "exported_at": pl.Datetime("us", "UTC"),
     }
 )
-"""The columns that are required in the view `url_coverage_v1`."""
+"""The required columns in the view `url_coverage_v1`."""
 MATCHES_DESCRIPTIONS = {
     "sku": "The SKU in your table; null for a product without a URL in the list.",
     "url": "The competitor's product page in your table.",
-    "status": "`covered`, `not_covered`, `pending` (added after the last export) or `rejected`.",
+    "status": "`covered`, `not_covered`, `pending` (added after the latest export) or `rejected`.",
     "matched_by": "`url` if the product has the same URL, or `page` if the URLs differ in their "
-    "parameters or Shopify collection; null without a match.",
+    "parameters or Shopify collection; null if there is no match.",
     "product_url": "The product's URL in Octogen's catalog.",
 }
 _EXPORTED_AT = "exported_at"
@@ -52,7 +52,7 @@ class Matches(NamedTuple):
     Attributes:
         rows: One row for each match, each unmatched row and each unmatched product.
         url_counts: The number of distinct URLs by status.
-        figures: Counts of products, and of covered URLs without a certain match.
+        figures: Counts of products, and of covered URLs without a reliable match.
     """
 
     rows: pl.LazyFrame
@@ -88,7 +88,7 @@ class Matches(NamedTuple):
 
     @property
     def matched_fraction(self) -> float | None:
-        """The share of covered URLs that have a certain match, or None if no URL is covered."""
+        """The share of covered URLs that have a reliable match, or None if no URL is covered."""
         covered, figures = self.url_counts[COVERED], self.figures
         unsure = figures["addresses_without_products"] + figures["addresses_in_doubt"]
         return (covered - unsure) / covered if covered else None
@@ -97,10 +97,11 @@ class Matches(NamedTuple):
 def url_matches(own: pl.DataFrame, coverage: pl.DataFrame, offers: pl.LazyFrame) -> Matches:
     """Match the rows in a URL list's table with the exported products.
 
-    A product matches the covered URLs that equal its `product_url`, as sent or as normalized by
-    Octogen. If there are none, it matches the URLs for its page that share the most parameters.
-    Covered URLs that still have no product then get the products on their page that share the most
-    parameters, even if these match other URLs, because Octogen reports that the URL has products.
+    A product matches the covered URLs that equal its `product_url`, either as sent or as normalized
+    by Octogen. If there are no such URLs, the product matches the URLs for its page that share the
+    most parameters. A covered URL that still has no product matches the products on its page that
+    share the most parameters, even if these products match other URLs. Octogen reports that such a
+    URL has products.
     """
     offer_columns = offers.collect_schema().names()
     names = _column_names(own.columns, offer_columns)
@@ -151,14 +152,14 @@ def _statuses(own: pl.DataFrame, coverage: pl.DataFrame) -> pl.Series:
 
 
 def _column_names(own: Iterable[str], offer_columns: Iterable[str]) -> Mapping[str, str]:
-    """Map the table's columns to names that do not clash with the offers."""
+    """Map the table's columns to names that do not clash with the columns in the offers."""
     taken = set(offer_columns)
     if clash := sorted(taken.intersection(_FIRST)):
         raise OctogenBigQueryInputError(
             f"The offers have a column {clash[0]!r}, but the matches add a column with this name. "
             "Set `columns` to read only the other columns."
         )
-    # Octogen's `exported_at` is ignored when snapshots are compared, the user's is not.
+    # When snapshots are compared, Octogen's `exported_at` is ignored, but the user's is not.
     taken |= {"status", "matched_by", _EXPORTED_AT}
     kept = [name for name in own if name not in LIST_COLUMNS]
     names = {name: f"own_{name}" if name in taken else name for name in kept}
@@ -171,16 +172,13 @@ def _column_names(own: Iterable[str], offer_columns: Iterable[str]) -> Mapping[s
 
 
 def page_of(url: pl.Expr) -> pl.Expr:
-    """Return the page of a normalized URL.
-
-    This is the URL without parameters and without a Shopify collection.
-    """
+    """Remove the parameters and the Shopify collection from a normalized URL."""
     page = url.str.replace(r"\?.*$", "")
     return page.str.replace(r"/collections/[^/]+(/products/[^/]+)$", "${1}")
 
 
 def _url_forms(url: str) -> list[pl.Expr]:
-    """Return a URL's normalized form, page and parameters."""
+    """Return expressions for a URL's normalized form, page and parameters."""
     form = normalized_url(pl.col(url))
     parameters = form.str.extract(r"\?(.*)$").fill_null("").str.split("&")
     return [form.alias(_FORM), page_of(form).alias(_PAGE), parameters.alias(_PARAMETERS)]
@@ -189,12 +187,13 @@ def _url_forms(url: str) -> list[pl.Expr]:
 def _nearest(products: pl.DataFrame, urls: pl.DataFrame, per: str) -> pl.DataFrame:
     """Pair products and URLs for the same page.
 
-    For each product or each URL, keep the pairs that share the most parameters. A pair is uncertain
-    if the product's URL and the list's URL both have parameters but share none.
+    For each product or URL in the column `per`, keep the pairs that share the most parameters. A
+    pair is uncertain if the product's URL and the list's URL both have parameters, but none in
+    common.
     """
     pairs = products.join(urls, on=_PAGE)
     shared = pl.col(_PARAMETERS).list.set_intersection(f"{_PARAMETERS}_right").list.len()
-    # A URL without parameters has a single empty one, which two such URLs share.
+    # A URL without parameters has the empty string as its only parameter.
     have_none = pl.concat_list(_PARAMETERS, f"{_PARAMETERS}_right").list.contains("")
     nearest = pairs.filter(shared == shared.max().over(per))
     return nearest.with_columns(((shared == 0) & ~have_none).alias(_UNCERTAIN))
@@ -206,7 +205,10 @@ def _ties(pairs: pl.DataFrame, per: str, page: str) -> int:
 
 
 def _pairs(urls: pl.DataFrame, offers: pl.LazyFrame) -> tuple[pl.DataFrame, Mapping[str, int]]:
-    """Return (product number, row number) pairs for the covered URLs, and counts of matches."""
+    """Match the products with the covered URLs, and count the matches.
+
+    Each match is a pair of a product's number and a row's number.
+    """
     echo = "normalized_url"
     products = (
         offers.select(pl.col("product_url").alias(_URL))
@@ -217,7 +219,7 @@ def _pairs(urls: pl.DataFrame, offers: pl.LazyFrame) -> tuple[pl.DataFrame, Mapp
     spellings = urls.select(
         _ROW, pl.concat_list(pl.col("url").str.strip_chars(), echo).list.unique().alias(_URL)
     ).explode(_URL)
-    # Only Octogen's form is normalized, to find the page.
+    # The page is derived from Octogen's normalized form only.
     forms = urls.select(_ROW, echo, *_url_forms(echo))
     rest, by_url = products, []
     for keys, on in ((spellings, _URL), (forms, _FORM)):
@@ -226,7 +228,7 @@ def _pairs(urls: pl.DataFrame, offers: pl.LazyFrame) -> tuple[pl.DataFrame, Mapp
     near = _nearest(rest, forms, _PRODUCT)
 
     def unpaired(pairs: pl.DataFrame) -> pl.DataFrame:
-        """Return the URLs that have no match. Rows with the same URL count as one."""
+        """Return the rows whose URL has no match in any row."""
         paired = forms.join(pairs, on=_ROW, how="semi").select(echo)
         return forms.join(paired, on=echo, how="anti")
 

@@ -1,11 +1,11 @@
-"""Synchronizes a URL list with a table: determines the difference, then sends it.
+"""Synchronizes a URL list with a table: finds the differences, then removes and adds URLs.
 
     UrlListSync.synchronize → difference: `contains`, and the members if there are surplus URLs
                             → remove surplus URLs, then add missing URLs
 
-No state is kept between runs, because Octogen knows what is in the list and which URLs count as
-equal. Adding and removing URLs is idempotent, so if a run is killed, the next run completes its
-work.
+No state is kept between runs, because Octogen's API reports what is in the list and which URLs
+count as equal. Adding and removing URLs is idempotent, so if a run is killed, the next run
+completes its work.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 PROVISIONING = "provisioning"
 DELETE_PENDING = "delete_pending"
 _MAX_ATTEMPTS = 3
-"""Maximum number of comparisons in a run, because other programs can keep changing the list."""
+"""How often a run compares the list with the table if other programs keep changing the list."""
 
 
 class Rejection(NamedTuple):
@@ -47,7 +47,13 @@ _NO_ANSWER = Rejection("no_answer", "Octogen's response did not mention the URL.
 
 
 class Difference(NamedTuple):
-    """The list's size, the table's URLs that the list lacks, and the list's surplus URLs."""
+    """The differences between a list and a table.
+
+    Attributes:
+        url_count: The number of URLs in the list.
+        missing: URLs in the table that are not in the list.
+        surplus: URLs in the list that are not in the table.
+    """
 
     url_count: int
     missing: Sequence[str] = ()
@@ -64,12 +70,15 @@ def live_url_lists(client: BlockingClient) -> Iterator[CoverageUrlList]:
 
 
 def find_url_list(client: BlockingClient, name: str) -> CoverageUrlList | None:
-    """Return the list with a name, or None if it does not exist or is being deleted."""
+    """Return the list with the given name, or None if it does not exist or is being deleted."""
     return next((each for each in live_url_lists(client) if each.name == name), None)
 
 
 def create_url_list(client: BlockingClient, name: str) -> CoverageUrlList:
-    """Create a list, or return the list that a lost request or a concurrent run has created."""
+    """Create a list. If a list with this name exists, return it instead.
+
+    The list can exist because the first response was lost or because another run created it.
+    """
     try:
         return client.create_coverage_url_list(name)
     except OctogenUrlListNameConflictError:
@@ -79,10 +88,13 @@ def create_url_list(client: BlockingClient, name: str) -> CoverageUrlList:
 
 
 class UrlListSync:
-    """The synchronization of a list with a table's URLs in a single run.
+    """A run's synchronization of a URL list with a table.
 
-    `normalized` maps the table's URLs to their normalized form, and `rejected` to rejections.
-    `added` and `removed` contain the normalized URLs that were added and removed.
+    Attributes:
+        normalized: The normalized forms of the table's URLs.
+        rejected: The reasons for the rejection of URLs.
+        added: The normalized URLs that were added.
+        removed: The normalized URLs that were removed.
     """
 
     def __init__(
@@ -97,7 +109,7 @@ class UrlListSync:
         self._urls = urls
 
     def wanted(self) -> set[str]:
-        """Return the normalized form of the table's accepted URLs, as far as it is known."""
+        """Return the normalized forms of the table's URLs, without rejected and unchecked URLs."""
         return {
             self.normalized[url]
             for url in self._urls
@@ -105,33 +117,33 @@ class UrlListSync:
         }
 
     def synchronize(self, check_removal: Callable[[int, int], None]) -> None:
-        """Make the list equal to the table.
+        """Remove surplus URLs from the list, and add missing URLs.
 
         Before any change, `check_removal` is called with the number of URLs to remove and the
-        list's size. It raises an error to prevent the removal.
+        number of URLs in the list. The function can raise an error to prevent the removal.
         """
         for _ in range(_MAX_ATTEMPTS):
             difference = self._difference(check_removal)
             if not difference.missing and not difference.surplus:
                 return
-            if self._send(difference) == len(self.wanted()):
+            if self._apply(difference) == len(self.wanted()):
                 return
-            # The count shows that another run changed the list in the meantime.
+            # The list's size shows that another run has changed the list in the meantime.
             self.url_list = self._client.get_coverage_url_list(self.url_list.url_list_id)
         raise self._changed_by_others()
 
     def _difference(self, check_removal: Callable[[int, int], None]) -> Difference:
-        """Return the difference between the list and the table.
+        """Return the differences between the list and the table.
 
-        It is empty if the table has no URLs. The list's count was requested before the comparison.
-        If another run adds some of the table's URLs in between, the surplus can only seem smaller
-        than it is.
+        There are no differences if the table has no URLs. The list's size was requested before the
+        comparison. If another run adds some of the table's URLs in between, the computed surplus is
+        too small, but never too large.
         """
         count = self.url_list.url_count
         urls = [url for url in self._urls if url not in self.rejected]
         if not urls:
             return Difference(count)
-        # An empty list contains none, but only Octogen can count how many URLs are distinct.
+        # An empty list does not need a check, but only Octogen can count the distinct URLs.
         present = self._check(urls) if count or len(urls) > MAX_LIST_URLS else set()
         # A response can also echo invalid URLs unchanged.
         distinct = sum(each.startswith("http") for each in self.wanted())
@@ -147,8 +159,8 @@ class UrlListSync:
         check_removal(len(others), count)  # more might have been added since
         return Difference(count, missing, others)
 
-    def _send(self, difference: Difference) -> int:
-        """Remove URLs, then add URLs, and return the list's new size.
+    def _apply(self, difference: Difference) -> int:
+        """Remove surplus URLs, add missing URLs, and return the list's new size.
 
         URLs are removed first, so that a full list has room for new URLs.
         """
@@ -166,7 +178,7 @@ class UrlListSync:
         self.normalized |= accepted
         missing = set(difference.missing)
         self.rejected |= {url: reason for url, reason in rejected if url in missing}
-        # A response might mention only one URL among equal ones.
+        # If several URLs are equal, a response might contain only one of them.
         mentioned = {*accepted, *self.rejected}
         unmentioned = [url for url in difference.missing if url not in mentioned]
         present = self._check(unmentioned)
@@ -175,7 +187,7 @@ class UrlListSync:
             for url in unmentioned
             if url not in present and self.normalized.get(url) not in self.added
         ]
-        # A response might spell rejected URLs differently, but keeps their order.
+        # A response might spell rejected URLs differently, but their order is the same.
         reasons = [reason for url, reason in rejected if url not in missing]
         if len(reasons) != len(absent):
             reasons = [_NO_ANSWER] * len(absent)
@@ -183,7 +195,7 @@ class UrlListSync:
         return count
 
     def _check(self, urls: Sequence[str]) -> set[str]:
-        """Request the normalized form of URLs, and return the URLs that are in the list."""
+        """Store the normalized forms of URLs, and return the URLs that are in the list."""
         present = set()
         for batch in _batches(urls):
             answer = self._client.check_coverage_url_list_urls(self.url_list.url_list_id, batch)
@@ -195,10 +207,10 @@ class UrlListSync:
     def _results_by_url(
         self, sent: Sequence[str], results: Sequence[CoverageContainsResult]
     ) -> Mapping[str, CoverageContainsResult]:
-        """Return the results by URL, in the spelling that was sent.
+        """Map the URLs in the request to their results.
 
-        If a response has one result per URL in the same order, it can spell URLs differently. Any
-        other response must spell them as sent.
+        If a response contains one result for each URL in the same order, it can spell URLs
+        differently. Any other response must spell the URLs in the same way as the request.
         """
         places = {url: place for place, url in enumerate(sent)}
         in_order = len(results) == len(sent) and all(
@@ -229,31 +241,30 @@ class UrlListSync:
 
     def _too_many(self, distinct: int) -> OctogenError:
         error = OctogenError(
-            f"URL list {self.url_list.name!r} ({self.url_list.url_list_id}) was not changed: its "
-            f"table has {distinct:,} distinct URLs, but a list can have at most "
-            f"{MAX_LIST_URLS:,}. Split the table into several lists."
+            f"URL list {self.url_list.name!r} ({self.url_list.url_list_id}) was not changed, "
+            f"because its table has {distinct:,} distinct URLs. A list can contain at most "
+            f"{MAX_LIST_URLS:,} URLs. Split the table into several lists."
         )
         error.persistence = Persistence.PERMANENT
         return error
 
     def _unknown_urls(self, unknown: int, total: int) -> OctogenError:
         error = OctogenError(
-            f"URL list {self.url_list.name!r} ({self.url_list.url_list_id}) was not compared with "
-            f"its table: {unknown:,} of the {total:,} URLs in Octogen's response were not in the "
-            "request. Report this to Octogen."
+            f"URL list {self.url_list.name!r} ({self.url_list.url_list_id}) could not be compared "
+            f"with its table, because {unknown:,} of the {total:,} URLs in Octogen's response were "
+            "not in the request. Report this to Octogen."
         )
         error.persistence = Persistence.PERMANENT
         return error
 
     def _changed_by_others(self) -> OctogenError:
         return OctogenError(
-            f"URL list {self.url_list.name!r} ({self.url_list.url_list_id}) was changed during all "
-            f"{_MAX_ATTEMPTS} comparisons with its table. Stop other runs or programs that write "
-            "to the list, then run this one again."
+            f"Another program changed the URL list {self.url_list.name!r} "
+            f"({self.url_list.url_list_id}) during each of {_MAX_ATTEMPTS} comparisons with its "
+            "table. Stop all other programs that write to the list, then run the asset again."
         )
 
 
 def _batches(urls: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Yield the URLs for each request."""
     for first in range(0, len(urls), MAX_URLS_PER_REQUEST):
         yield urls[first : first + MAX_URLS_PER_REQUEST]

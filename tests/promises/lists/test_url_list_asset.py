@@ -159,7 +159,7 @@ def test_more_addresses_than_a_list_has_are_refused_before_anything_is_sent(
     run(pages(1, 2, 3), octogen, tmp_path)
     full = run(too_many, octogen, tmp_path, retry_policy=RETRIED, max_removed_percent=100)
     for each in (new, full):
-        assert "was not changed: its table has 5 distinct URLs" in failure(each)
+        assert "was not changed, because its table has 5 distinct URLs" in failure(each)
         assert not is_retried(each)
     assert members(octogen) == {*pages(1, 2, 3)}
     # Octogen says what is the same, and names what is no address too.
@@ -175,7 +175,7 @@ def test_a_list_that_is_full_all_the_same_says_what_was_changed(
     monkeypatch.setattr(sync, "MAX_URLS_PER_REQUEST", 2)
     table = pages(1, 3, 4, 5, 6)
     result = run(table, octogen, tmp_path, retry_policy=RETRIED, max_removed_percent=100)
-    assert "only partly synchronized: 1 removed, 2 added" in failure(result)
+    assert "(1 URL removed, 2 URLs added)" in failure(result)
     assert not is_retried(result)
     assert members(octogen) == {*pages(1, 3, 4)}
 
@@ -241,7 +241,7 @@ def test_a_table_without_an_address_removes_nothing_and_says_so(
     assert counts(result) == (0, 0, 0, len(addresses))
     assert members(octogen) == {*pages(1, 2)}
     (line, *_) = warnings(instance, result)
-    assert line.startswith("The table has no URLs, so nothing is removed from URL list 'competit")
+    assert line.startswith("The table has no URLs, so no URLs are removed from URL list 'competit")
     shown = metadata(result, NAME)["octogen/summary"]
     assert shown.startswith("**No URLs** in the table; 2 kept in competitors")
 
@@ -279,7 +279,7 @@ def test_a_list_that_stays_provisioning_has_its_addresses_and_the_run_says_so(
         assert members(octogen) == {*pages(1)}
     assert metadata(result, NAME)["octogen/status"] == "provisioning"
     (line,) = warnings(instance, result)
-    assert "is still provisioning after 0 s" in line
+    assert "still has the status provisioning after 0 seconds" in line
 
 
 def test_a_run_waits_until_a_new_list_is_active(tmp_path: Path) -> None:

@@ -265,8 +265,8 @@ def test_an_answer_that_no_further_attempt_changes_is_no_conflict(
         ([Decimal("0.1")], [Decimal("1E-12")], ["'value[]'", "Decimal", "0.000000000001"]),
         (None, [None], ["'value'", "untyped", "[None]"]),
         (None, {"a": []}, ["'value'", "untyped", "{'a': []}"]),
-        (None, [time(1)], ["'value[]'", "time of day"]),
-        (None, time(1), ["'value'", "time of day"]),
+        (None, [time(1)], ["'value[]'", "type Time"]),
+        (None, time(1), ["'value'", "type Time"]),
     ],
 )
 @pytest.mark.parametrize(

@@ -217,7 +217,7 @@ def test_a_variable_without_a_value_is_named(
             'at "127.0.0.1", port 1 failed',
         ),
         *(
-            (uri, "PostgreSQL: uri is malformed")
+            (uri, "uri for PostgreSQL is malformed")
             for uri in (
                 "postgresql://me:pa55/w0rd@127.0.0.1:1/shop",
                 "postgresql://me:pa55@w0rd@127.0.0.1:1/shop",
