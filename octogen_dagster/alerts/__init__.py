@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from octogen_dagster.alerts.notifiers import EmailNotifier as EmailNotifier
     from octogen_dagster.alerts.notifiers import SlackNotifier as SlackNotifier
     from octogen_dagster.alerts.rules import *  # noqa: F403
-else:  # a type checker refuses other names
+else:  # so that a type checker rejects unknown names
 
     def __getattr__(name: str) -> object:
         if not name.startswith("_") and name in __dir__():

@@ -1,4 +1,4 @@
-"""The builder of alert assets."""
+"""build_price_alerts_asset: find events with rules for prices, stock and assortment."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -32,32 +32,36 @@ def build_price_alerts_asset(
 ) -> dg.AssetsDefinition:
     """Build an alerts asset from rules for prices, stock and assortment.
 
-    Each row is an event. It says which rule was triggered, by which product and in which snapshot.
-    `octogen_dagster.schemas.ALERTS_SCHEMA` lists the columns. Events depend only on the history.
-    Repeating a run adds no events, and a run after missed days adds the events from those days. A
-    late snapshot or `forget_snapshot` causes events to be recomputed from that snapshot's time
-    onward; `octogen/events_appeared` and `octogen/events_vanished` count the differences. If a
-    product's currency changes, price rules report a `currency_changed` event instead of a price
-    change.
+    Each row is one event: a product triggered a rule in a snapshot.
+    `octogen_dagster.schemas.ALERTS_SCHEMA` lists the columns. Events are computed only from the
+    history, so repeating a run adds no events, and a run after missed days adds the events from
+    those days. If a snapshot arrives late or is removed with `forget_snapshot`, events from that
+    time onward are recomputed. `octogen/events_appeared` and `octogen/events_vanished` count the
+    events that this adds and removes. If a product's currency changes, price rules report a
+    `currency_changed` event instead of a price change.
 
-    A new or changed rule also finds events in the last `days`. Changing a rule keeps its older
-    events; removing a rule removes all its events. The metadata include the number of events each
-    rule found in the last snapshot, such as `octogen/price_dropped`. `octogen/largest_alerts` lists
-    the largest changes with links. `build_snapshot_checks` adds a check for each rule.
+    A new or changed rule also finds events from the last `days` days. Changing a rule keeps its
+    older events; removing a rule removes all its events. The metadata includes the number of events
+    that each rule found in the latest snapshot, such as `octogen/price_dropped`.
+    `octogen/largest_alerts` lists the largest changes with links. `build_snapshot_checks` adds a
+    check for each rule.
 
-    With `price_list`, the rules compare competitors' prices with yours. An event occurs when either
-    price changes, and its row also has `sku`, `price` and `rank`. Products are matched by URL, as
-    in a price position. Rows that cannot be compared are counted as `octogen/unpriced`,
-    `octogen/other_currency`, `octogen/no_currency` and `octogen/no_price`.
+    If `price_list` is set, the rules compare competitors' prices with your prices. A change to
+    either price can trigger an event. These events also contain `sku`, `price` and `rank`. Products
+    are matched by URL, as in a price position asset. Price-list rows that cannot be compared are
+    counted as `octogen/unpriced`, `octogen/other_currency`, `octogen/no_currency` and
+    `octogen/no_price`.
 
     Args:
         history: An asset built by `build_product_history_asset`. The alerts asset gets the same
-            partitions. With `price_list`, it has no partitions because it covers all catalogs.
+            partitions. If `price_list` is set, the alerts asset has no partitions, because it
+            covers all catalogs.
         rules: Product rules such as `PriceDropped` or, with `price_list`, price-list rules such as
             `Undercut`. Each rule needs a unique name.
         price_list: The history of your price list, built by `build_history_asset`. It needs the
-            columns `sku`, `product_url` (a competitor's product page; a SKU can have several),
-            `price` and `currency`, and any column that a rule compares, such as a floor price.
+            columns `sku`, `product_url` (a competitor's product page; a SKU can have several
+            pages), `price` and `currency`, and any column that a rule compares, such as a floor
+            price.
         name: The asset's name or `dagster.AssetSpec`. Defaults to the history's name with `_alerts`
             or `_price_list_alerts` in place of `_history`.
         asset_arguments: Other arguments for `@dagster.asset`. Pass
@@ -66,8 +70,8 @@ def build_price_alerts_asset(
 
     Raises:
         TypeError: `history` or `price_list` is not an asset, or `rules` is not a list of rules.
-        ValueError: An asset is not a history, `rules` is empty, two rules have the same name, or
-            price-list rules and `price_list` are not given together.
+        ValueError: An asset is not a history, `rules` is empty, two rules have the same name,
+            price-list rules are used without `price_list`, or product rules are used with it.
     """
     _check_arguments(history, rules, price_list)
     base = history.key.path[-1].removesuffix("_history")
@@ -120,7 +124,7 @@ def _check_arguments(
     require_asset(history, "history")
     if not isinstance(rules, Sequence) or not all(isinstance(rule, AlertRule) for rule in rules):
         raise TypeError(
-            f"rules must be a list of rules, such as [PriceDropped(percent=10)], not {rules!r}."
+            f"rules must be a list of rules, such as [PriceDropped(percent=10)]; got {rules!r}."
         )
     if not rules:
         raise ValueError("rules is empty. Pass a rule, such as PriceDropped(percent=10).")
@@ -150,8 +154,8 @@ def _price_list_alerts(
     kind = kind_of(price_list)
     if kind is HISTORY_KIND or not COMPUTED.keys() <= kind.descriptions.keys():
         raise ValueError(
-            f"{price_list.key.to_user_string()} is not a price-list history. Pass one built by "
-            'build_history_asset(articles, key=["sku", "product_url"], tracked=["price", '
+            f"{price_list.key.to_user_string()} is not a price-list history. Pass an asset built "
+            'by build_history_asset(articles, key=["sku", "product_url"], tracked=["price", '
             '"currency"]).'
         )
     ins = {"history": all_partitions(history), "price_list": all_partitions(price_list)}
@@ -164,7 +168,7 @@ def _price_list_alerts(
         said |= {f"price_list {name}": each for name, each in price_list.metadata().items()}
         nothing = pl.LazyFrame(schema=HISTORY_SCHEMA)
         products = pl.concat([nothing, *history.frames()], how="diagonal_relaxed")
-        # Without a snapshot, `frame` raises the error for a missing one.
+        # If there are no snapshots, `frame` raises the error for a missing snapshot.
         prices = pl.concat(price_list.frames() or [price_list.frame(None)], how="diagonal_relaxed")
         return dg.MaterializeResult(value=PriceListAlertsUpdate(rules, products, prices, said))
 
@@ -172,7 +176,7 @@ def _price_list_alerts(
 
 
 def _check_of(rule: AlertRule) -> Check:
-    """Return the check that warns if too many products match a rule in the last snapshot."""
+    """Return the check that warns if too many products match a rule in the latest snapshot."""
 
     def judge(_subject: str, entries: Mapping[str, Any]) -> Verdict:
         found = entries.get(f"octogen/{rule.name}", 0)
@@ -180,10 +184,13 @@ def _check_of(rule: AlertRule) -> Check:
         share = rule.max_percent
         is_share = share is None or found > rows * share / 100
         text = (
-            f"{found:,} of {count(rows, rule.row)} matched the rule {rule.name} in the last "
+            f"{found:,} of {count(rows, rule.row)} matched the rule {rule.name} in the latest "
             "snapshot."
         )
         return Verdict(not (found > rule.max_products and is_share), text, {"events": found})
 
-    description = f"Few {rule.row}s matched the rule {rule.name} in the last snapshot."
+    description = (
+        f"The number of {rule.row}s that matched the rule {rule.name} in the latest snapshot is "
+        "within the limits."
+    )
     return Check(description, judge=judge, warns=True)

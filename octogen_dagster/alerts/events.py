@@ -52,24 +52,25 @@ ALERTS_DESCRIPTIONS = {
     "catalog_key": "The catalog the product belongs to.",
     "uuid": "The product's id in Octogen.",
     "product_url": "The product's URL at the merchant.",
-    "title": "The title at that time.",
-    "brand_name": "The brand's name in the last snapshot that contains the product.",
+    "title": "The product's title at the time of the event.",
+    "brand_name": "The brand's name in the latest snapshot that contains the product.",
     "at": "The `fetched_at` of the snapshot in which the rule triggered (UTC).",
-    "since": "The time at which the previous value was first recorded (UTC). Depending on the "
-    "rule, the value is the price, the stock, the product's presence in the catalog or the "
-    "price-list row. Null for a new product.",
+    "since": "The time at which the previous value was first recorded (UTC); null for a new "
+    "product. Depending on the rule, this value is the price, the stock status, the product's "
+    "presence in the catalog or the price-list row.",
     "before": "The price that `after` is compared with, such as the last known price, your price "
     "or the floor price; null if unknown in this currency.",
-    "after": "The price at that time; null if unknown or the product is gone.",
-    "change_percent": "The change from `before` to `after` in percent; null if either is null.",
+    "after": "The price at the time of the event; null if it is unknown or the product is gone.",
+    "change_percent": "The change from `before` to `after` as a percentage; null if either price "
+    "is null.",
     "currency": "ISO 4217 code of the last known currency, which applies to `before` and `after`.",
-    "in_stock": "True if the product was in stock at that time; null if unknown or if the product "
-    "is gone.",
+    "in_stock": "True if the product was in stock at the time of the event; null if unknown or if "
+    "the product is gone.",
     "sku": "Your SKU from the price list; null for a product rule.",
-    "price": "Your price at that time.",
-    "rank_before": "Your price's rank just before the event, calculated like `rank` in a "
+    "price": "Your price at the time of the event.",
+    "rank_before": "The rank of your price just before the event, calculated like `rank` in a "
     "price position asset.",
-    "rank": "Your price's rank at that time: 1 if no competitor is cheaper.",
+    "rank": "The rank of your price at the time of the event: 1 if no competitor is cheaper.",
 }
 
 
@@ -79,19 +80,19 @@ def events_of(
     rules: Mapping[AlertRule, datetime],
     first_seen: pl.DataFrame,
 ) -> pl.DataFrame:
-    """Return each rule's events from the time given for the rule, in the order of the rules.
+    """Return each rule's events since a start time, in the order of the rules.
 
-    `products` is the current snapshot. A rule's `where` can use its columns as well as the
-    history's.
+    `rules` maps each rule to its start time. `products` is the current snapshot. A rule's `where`
+    can use the columns of the history and of the current snapshot.
     """
     rows = rows.sort("uuid", "catalog_key", "valid_from")
     others = products.select(*PRODUCT_KEY, pl.exclude(rows.columns))
     known = rows.join(others, on=PRODUCT_KEY, how="left", nulls_equal=True, maintain_order="left")
-    known = known.with_columns(_seen(known.schema))
+    known = known.with_columns(_filled_from_history(known.schema))
     compared, events = _with_previous(rows, first_seen), [pl.DataFrame(schema=ALERTS_SCHEMA)]
     for rule, since in rules.items():
-        is_wanted, identity = _is_meant(rule, known), ("catalog_key", "uuid", "at")
-        if rule.again_after is None:  # with a cool-down, events depend on all earlier ones
+        is_wanted, identity = _matches_where(rule, known), ("catalog_key", "uuid", "at")
+        if rule.again_after is None:  # with a cool-down, an event depends on all earlier events
             is_wanted &= compared[rule.at] >= since
         found = compared.filter(rule.condition(compared), is_wanted)
         found = rule.events(found.with_columns(at=rule.at), compared)
@@ -103,9 +104,9 @@ def events_of(
 def without_repeats(
     events: pl.DataFrame, rule: AlertRule, identity: Sequence[str], price: str
 ) -> pl.DataFrame:
-    """Drop an event within `again_after` of the last kept one, unless the price moved further.
+    """Drop events during a rule's cool-down, unless the price moved further in its direction.
 
-    The last column of `identity` is the time.
+    The last column in `identity` is the time of the event.
     """
     if rule.again_after is None:
         return events
@@ -135,8 +136,8 @@ def first_seen_of(observed: Observed, catalogs: Sequence[str | None]) -> pl.Data
     return pl.DataFrame({"catalog": keys, "first_seen": times}, schema=schema)
 
 
-def _seen(columns: Mapping[str, pl.DataType]) -> list[pl.Expr]:
-    """Return the brand and category, which come from the history if the product is gone."""
+def _filled_from_history(columns: Mapping[str, pl.DataType]) -> list[pl.Expr]:
+    """Return the brand and category, filled from the history if the product is gone."""
     brand = pl.col("brand_name")
     if isinstance(columns.get("brand"), pl.Struct):
         brand = pl.struct(brand.alias("name"))
@@ -151,12 +152,11 @@ def _seen(columns: Mapping[str, pl.DataType]) -> list[pl.Expr]:
     ]
 
 
-def _is_meant(rule: AlertRule, rows: pl.DataFrame) -> pl.Series:
-    """Return which rows match a rule's `where`."""
+def _matches_where(rule: AlertRule, rows: pl.DataFrame) -> pl.Series:
     if rule.where is None:
         return pl.repeat(value=True, n=len(rows), eager=True)
     try:
-        found = rows.select(rule.where.alias("is_meant")).to_series()
+        found = rows.select(rule.where.alias("matches")).to_series()
     except pl.exceptions.ColumnNotFoundError as error:
         raise UnfitSnapshotError(
             f"`where` in rule {rule.name!r} uses an unknown column: {str(error).splitlines()[0]}. "
@@ -167,7 +167,7 @@ def _is_meant(rule: AlertRule, rows: pl.DataFrame) -> pl.Series:
 
 
 def _with_previous(rows: pl.DataFrame, first_seen: pl.DataFrame) -> pl.DataFrame:
-    """Add the values last known at each row, and those last known at the product's previous row."""
+    """Add the last known values as of each row, and as of the product's previous row."""
     rows = rows.with_columns(is_same=PRODUCTS.is_same, is_new=~PRODUCTS.goes_on)
     rows = rows.with_columns(
         pl.col("valid_to").is_not_null().alias("is_last"),
@@ -216,25 +216,25 @@ def _last_known(known: str, name: str) -> pl.Expr:
 
 
 def _since(*names: str) -> pl.Expr:
-    """Return the time since which the product has had the current values."""
+    """Return the time at which the product's current values began."""
     differs = pl.any_horizontal(pl.col(name).ne_missing(pl.col(name).shift()) for name in names)
     return pl.col("valid_from").first().over((~pl.col("is_same") | differs).cum_sum())
 
 
 def _in_unit(price: pl.Expr, which: str = "") -> pl.Expr:
-    """Return the last known price if it is in the row's currency, otherwise null."""
+    """Return the last known price, or null if its currency differs from the row's currency."""
     return pl.when(pl.col(f"last_price_unit{which}").eq_missing(pl.col("unit"))).then(price)
 
 
 def described(found: pl.DataFrame, rule: AlertRule, identity: Sequence[str]) -> pl.DataFrame:
-    """Return events with the columns of the alerts table.
+    """Convert the events found by a rule to rows of the alerts table.
 
-    The columns in `identity` identify an event within the rule.
+    The columns in `identity` identify an event among the rule's events.
     """
     before, after = pl.col("before").cast(pl.Float64), pl.col("after").cast(pl.Float64)
     change = pl.when(before > 0).then(100 * after / before - 100).round(2)
     ids = [_alert_id(rule.name, *row) for row in found.select(identity).iter_rows()]
-    # Rows for product rules have a `price` too: the product's.
+    # Rows for product rules also have a `price` column, but it holds the product's price.
     is_of_price_list = "sku" in found.columns
     others = [
         pl.col(name) if is_of_price_list else pl.lit(None).alias(name)

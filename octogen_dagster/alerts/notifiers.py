@@ -72,7 +72,9 @@ class _Notifier(Settings, ABC):
 
 
 class SlackNotifier(_Notifier):
-    """Posts alerts to a Slack channel. Pass an instance to `build_alert_sensor` as `notify`.
+    """Posts alerts to a Slack channel.
+
+    Pass an instance as the `notify` argument of `build_alert_sensor`.
 
     A message lists the first 20 events, each with a link to the product, and the number of
     remaining events. Messages are sent as rich text, so text from a shop cannot add links, mentions
@@ -87,7 +89,7 @@ class SlackNotifier(_Notifier):
 
     def _send(self, events: pl.DataFrame) -> None:
         number = count(len(events), "alert")
-        subject = f"{number} not sent to Slack"
+        subject = f"{number} could not be sent to Slack"
         url = self.webhook_url.strip()  # secret files end with a line break
         if not _WEBHOOK.fullmatch(url):  # urllib's error would quote it
             raise OctogenNotificationError(
@@ -97,7 +99,7 @@ class SlackNotifier(_Notifier):
         lines = [[*line, _Part("\n")] for line in _lines(events)]
         section = {
             "type": "rich_text_section",
-            "elements": [part.of_slack() for line in lines for part in line],
+            "elements": [part.slack_element() for line in lines for part in line],
         }
         # Slack shows `text` in notifications, which have no blocks.
         blocks = [{"type": "rich_text", "elements": [section]}]
@@ -105,21 +107,21 @@ class SlackNotifier(_Notifier):
         headers = {"Content-Type": "application/json"}
         request = urllib.request.Request(url, body, headers)  # noqa: S310  the URL is checked above
         if problem := _problem(request):
-            # The response can quote the secret path: mask it, and chain no error that saw it.
+            # The response can quote the secret path, so mask it and do not chain other errors.
             reason = printable(masked(problem, [request.selector])[:_MAX_REASON_LENGTH])
             raise OctogenNotificationError(
-                f"{subject}: {reason}. {_AGAIN}. If the webhook or its channel was deleted, set "
-                "webhook_url to a new one."
+                f"{subject}: {reason}. {_AGAIN}. If the webhook or its channel was deleted, create "
+                "a webhook and set webhook_url to its URL."
             )
 
 
 def _problem(request: urllib.request.Request) -> str:
-    """Post a message to Slack and return the problem, or an empty string if Slack accepted it."""
+    """Post a message to Slack and return an error text, which is empty if Slack accepted it."""
     try:
         with _OPENER.open(request, timeout=_TIMEOUT_SECONDS) as response:
             answer = response.read(_MAX_ANSWER_BYTES).decode(errors="replace").strip()
             # Proxies and login pages also return 200.
-            return "" if answer == "ok" else f"the response is not Slack's ok: {answer}"
+            return "" if answer == "ok" else f"the response is not 'ok': {answer}"
     except urllib.error.HTTPError as error:
         reason = error.reason
         with suppress(OSError, HTTPException):
@@ -130,21 +132,26 @@ def _problem(request: urllib.request.Request) -> str:
 
 
 class EmailNotifier(_Notifier):
-    """Emails alerts. Pass an instance to `build_alert_sensor` as `notify`.
+    """Sends alerts by email.
 
-    An email lists the first 20 events and attaches the first 10,000 as a CSV file. Text from shops
-    is escaped so that spreadsheets do not execute it as formulas. The connection uses STARTTLS, or
-    TLS on port 465. It is unencrypted only if the server offers neither and no login is set. The
-    fields have the same names as the arguments of `dagster.make_email_on_run_failure_sensor`.
+    Pass an instance as the `notify` argument of `build_alert_sensor`.
+
+    An email lists the first 20 events and has a CSV attachment with the first 10,000 events. Text
+    from shops is escaped so that spreadsheets do not execute it as formulas. The connection uses
+    STARTTLS, or implicit TLS on port 465. It is unencrypted only if the server does not support
+    STARTTLS and no login is set. The fields have the same names as the arguments of
+    `dagster.make_email_on_run_failure_sensor`.
     """
 
     email_from: str = Field(description="The sender's email address.")
     email_to: list[str] = Field(min_length=1, description="The recipients' email addresses.")
-    smtp_host: str = Field(description="The mail server's host.")
+    smtp_host: str = Field(description="The mail server's host name.")
     smtp_port: int = Field(
-        default=587, description="The server's port. Port 465 uses implicit TLS."
+        default=587, description="The mail server's port. Port 465 uses implicit TLS."
     )
-    smtp_user: str | None = Field(default=None, description="The user name; None for no login.")
+    smtp_user: str | None = Field(
+        default=None, description="The user name for the login; None for no login."
+    )
     email_password: str | None = Field(
         default=None, repr=False, description="The password, as a dagster.EnvVar."
     )
@@ -163,7 +170,7 @@ class EmailNotifier(_Notifier):
             self._deliver(self._mail(events, number))
         except (OSError, ValueError) as error:  # ValueError: a line break or a letter beyond ASCII
             raise OctogenNotificationError(
-                f"{number} not sent by {self.smtp_host}:{self.smtp_port}: "
+                f"{number} could not be sent through {self.smtp_host}:{self.smtp_port}: "
                 f"{printable(str(error))}. {_AGAIN}. If it fails again, check smtp_host, "
                 "smtp_port, smtp_user and email_password."
             ) from error
@@ -191,7 +198,7 @@ class EmailNotifier(_Notifier):
             if self.smtp_user and self.email_password:
                 # Secret files end with a line break.
                 server.login(self.smtp_user.strip(), self.email_password.strip())
-            # From here on the mail is sent, and an error would send it again.
+            # The email is sent from here on, so an error would make the sensor send it again.
             if refused := server.send_message(mail):
                 dg.get_dagster_logger().warning(f"The mail server rejected recipients: {refused}.")
             with suppress(OSError):
@@ -199,13 +206,12 @@ class EmailNotifier(_Notifier):
 
 
 class _Part(NamedTuple):
-    """A piece of text in a line. It is shown as a link if it has a URL."""
+    """A part of a line, shown as a link if it has a URL."""
 
     text: str
     url: str = ""
 
-    def of_slack(self) -> dict[str, str]:
-        """Return this piece of text as a Slack rich-text element."""
+    def slack_element(self) -> dict[str, str]:
         kind = {"type": "link", "url": self.url} if self.url else {"type": "text"}
         return {**kind, "text": self.text}
 
@@ -214,7 +220,7 @@ class _Part(NamedTuple):
 
 
 def _lines(events: pl.DataFrame) -> list[list[_Part]]:
-    """Return one line per event for the first events, then the number of remaining events."""
+    """Return a line for each of the first `_MAX_LINES` events, then a line such as `and 5 more`."""
     from octogen_dagster.alerts.update import alert_cells
 
     lines = []

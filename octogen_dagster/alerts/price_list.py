@@ -1,4 +1,4 @@
-"""Price-list events, computed only from the product histories and the price list's history.
+"""Events for price-list rules, computed from the product histories and the price list's history.
 
     price-list rows at each moment → position/pages_at → is a page below? → when it went below
 
@@ -36,7 +36,7 @@ from octogen_dagster.position.table import (
 )
 
 _UNKNOWN = ("no_price", "no_currency", "other_currency")
-"""Statuses of a page whose price cannot be compared."""
+"""The statuses of product pages whose price cannot be compared."""
 _PAGE, _KEY, _IS_BELOW = "octogen_page", "octogen_key", "octogen_below"
 COMPARED = "compared_with"
 _BEFORE, _RULE, _OF_PAGE = "octogen_before", "octogen_rule", ["sku", URL]
@@ -45,14 +45,14 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 def price_list_rows(price_list: pl.LazyFrame, rules: Iterable[PriceListRule]) -> pl.DataFrame:
-    """Read the columns that the rules compare from a price list's history."""
+    """Read a price list's history, with the columns that the rules need."""
     columns = [*PRICE_LIST_COLUMNS, *(rule.column for rule in rules)]
     found = price_list.collect_schema()
     if missing := [name for name in columns if name not in found]:
         argument = "key" if missing[0] in ("sku", "product_url") else "tracked"
         raise UnfitSnapshotError(
-            f"The price list's history has no column {missing[0]!r}. Add it to `{argument}` in "
-            "build_history_asset."
+            f"The price list's history has no column {missing[0]!r}. Add the column to "
+            f"`{argument}` in build_history_asset."
         )
     rows = price_list.select(*dict.fromkeys(columns), _TIMES).collect(engine="streaming")
     prices = [name for name in columns if name not in ("sku", "product_url", "currency")]
@@ -62,9 +62,9 @@ def price_list_rows(price_list: pl.LazyFrame, rules: Iterable[PriceListRule]) ->
 def price_list_events(
     history: pl.LazyFrame, price_list: pl.DataFrame, rules: Mapping[PriceListRule, datetime]
 ) -> Iterator[pl.DataFrame]:
-    """Yield each rule's events from the time given for the rule.
+    """Yield each rule's events since a start time.
 
-    `price_list` is a frame from `price_list_rows`.
+    `rules` maps each rule to its start time. `price_list` is a frame from `price_list_rows`.
     """
     since = pl.lit(min(rules.values()), TIME)
     is_changed = pl.any_horizontal(since <= _TIMES).fill_null(value=False)
@@ -83,9 +83,9 @@ def price_list_events(
 def _events(
     rows: pl.DataFrame, price_list: pl.DataFrame, rules: Mapping[PriceListRule, datetime]
 ) -> pl.DataFrame:
-    """Return the events for some SKUs.
+    """Return the events for the SKUs in `price_list`, which contains all rows of each SKU.
 
-    `price_list` has all their rows, and `rows` has the products at their URLs.
+    `rows` contains the history of the products at the price list's URLs.
     """
     moments, found = _moments(rows, price_list), []
     there = pages_at(rows, lasting_at(price_list, moments, _OF_PAGE))
@@ -126,7 +126,7 @@ def _group(rule: PriceListRule) -> list[str]:
 
 
 def _moments(rows: pl.DataFrame, price_list: pl.DataFrame) -> pl.DataFrame:
-    """Return the times at which a SKU's price-list row or the product on its page changed."""
+    """Return the times at which a price-list row or the product at its URL changed."""
     of_pages = price_list.select(_OF_PAGE).unique().join(rows.select(URL, _TIMES), on=URL)
     times = [
         each.select(*_OF_PAGE, pl.col(name).alias(AT))
@@ -137,9 +137,9 @@ def _moments(rows: pl.DataFrame, price_list: pl.DataFrame) -> pl.DataFrame:
 
 
 def _compared(there: pl.DataFrame, rule: PriceListRule) -> pl.DataFrame:
-    """Add the reference price, and whether the competitor's price meets the rule's condition.
+    """Add the reference price, and a column that is true if the rule's condition is met.
 
-    Null means unknown.
+    The column is null if the prices cannot be compared.
     """
     price = pl.when(pl.col("currency").is_not_null()).then(known_price(pl.col(rule.column)))
     there = there.with_columns(price.alias(COMPARED))
@@ -153,9 +153,10 @@ def _compared(there: pl.DataFrame, rule: PriceListRule) -> pl.DataFrame:
 
 
 def _became(there: pl.DataFrame, moments: pl.DataFrame, group: Sequence[str]) -> pl.DataFrame:
-    """Return when the first page for each SKU or URL went below the reference price.
+    """Return the times at which the number of pages below the reference price rises from 0.
 
-    Each row has the cheapest page at that time. The columns in `group` identify a SKU or a URL.
+    The number is computed for each combination of the `group` columns. Each row contains the
+    cheapest page at that time.
     """
     is_below = pl.col(_IS_BELOW)
     known = there.group_by(*_OF_PAGE, AT).agg(

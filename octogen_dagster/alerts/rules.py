@@ -35,7 +35,7 @@ __all__ = [
 
 Against = Literal["before", "lowest", "median"]
 TOLERANCE = 1e-9
-"""Floating-point tolerance: a price can miss a threshold by this fraction and still count."""
+"""The relative floating-point tolerance for comparing a price with a threshold."""
 _NAME = re.compile(r"[A-Za-z0-9_]+")
 _RESERVED = (
     "currency_changed",
@@ -57,21 +57,23 @@ class AlertRule:
     class name in snake case.
 
     Attributes:
-        where: The products the rule applies to, as an expression over the columns of the history
-            and of the current snapshot, such as `pl.col("brand").struct.field("name") == "Acme"`;
-            None for all. For a product that disappeared, the brand and category are taken from the
-            history, and the snapshot's other columns are null. Pass a list to `is_in`, not a set:
-            the order of a set differs between processes, so the rule would count as changed.
-        name: The name of the rule in the alerts table and of its check. Defaults to `kind`.
-        days: The number of days in which a new rule looks for past events, and the period for the
+        where: An expression that selects the products the rule applies to, such as
+            `pl.col("brand").struct.field("name") == "Acme"`; None for all products. It can use the
+            columns of the history and of the current snapshot. For a product that disappeared, the
+            brand and category are taken from the history, and the snapshot's other columns are
+            null. Pass a list to `is_in`, not a set: the order of a set differs between processes,
+            so the rule would count as changed.
+        name: The name of the rule in the alerts table, and of the rule's check. Defaults to `kind`.
+        days: The number of past days in which a new rule looks for events, and the period for the
             `lowest` or `median` price.
         again_after: The cool-down after an event. During this time, the rule reports the product
             again only if its price, in the same currency, is even lower (or, for `PriceRose`, even
             higher). None for no cool-down.
         max_products: The number of products that can match in one snapshot before the rule's check
             warns.
-        max_percent: The same limit as a percentage of the current products. The check warns only if
-            both limits are exceeded. None for no percentage limit.
+        max_percent: The percentage of the current products that can match in one snapshot before
+            the rule's check warns. The check warns only if `max_products` is exceeded, too. None
+            for no percentage limit.
     """
 
     kind: ClassVar[str] = ""
@@ -83,7 +85,7 @@ class AlertRule:
     at: ClassVar[str] = "valid_from"
     """The column that holds an event's time."""
     direction: ClassVar[int] = 0
-    """Price moves reported despite the cool-down: -1 for down, 1 for up, 0 for none."""
+    """Price changes to report during the cool-down: -1 for drops, 1 for rises, 0 for none."""
     row: ClassVar[str] = "product"
     counted: ClassVar[str] = "current_products"
 
@@ -102,29 +104,31 @@ class AlertRule:
         subject = f"Rule {self.name!r}"
         if not _NAME.fullmatch(self.name) or self.name in _RESERVED:
             raise ValueError(
-                f"{subject}: a name can contain only letters, digits and underscores. Reserved "
-                f"names are {', '.join(_RESERVED)}."
+                f"The rule name {self.name!r} is invalid. A name can contain only letters, digits "
+                f"and underscores. Reserved names are {', '.join(_RESERVED)}."
             )
         if self.where is not None:
             import polars as pl
 
             if not isinstance(self.where, pl.Expr):
                 kind = type(self.where).__name__
-                raise TypeError(f"{subject}: where must be a polars expression, not {kind}.")
+                raise TypeError(f"{subject}: where must be a Polars expression; got {kind}.")
         for name in ("days", "max_products", "max_percent", "percent", "amount", "price"):
             value = getattr(self, name, None)
             if isinstance(value, str):
-                raise TypeError(f"{subject}: {name} must be a number, such as 10, not {value!r}.")
+                raise TypeError(f"{subject}: {name} must be a number, such as 10; got {value!r}.")
         if self.days < 1:
-            raise ValueError(f"{subject}: days must be at least 1, not {self.days}.")
+            raise ValueError(f"{subject}: days must be at least 1; got {self.days}.")
         if self.again_after is not None:
             if not isinstance(self.again_after, timedelta):
                 raise TypeError(
-                    f"{subject}: again_after must be a timedelta, such as timedelta(days=7), not "
+                    f"{subject}: again_after must be a timedelta, such as timedelta(days=7); got "
                     f"{self.again_after!r}."
                 )
             if self.again_after <= timedelta(0):
-                raise ValueError(f"{subject}: again_after must be above 0, not {self.again_after}.")
+                raise ValueError(
+                    f"{subject}: again_after must be greater than 0; got {self.again_after}."
+                )
         if self.max_products < 0 or (self.max_percent or 0) < 0:
             raise ValueError(f"{subject}: max_products and max_percent must not be negative.")
         for name in ("percent", "max_percent"):
@@ -132,18 +136,19 @@ class AlertRule:
                 warn_of_share(f"{subject}: {name}", getattr(self, name))
 
     def condition(self, rows: pl.DataFrame) -> pl.Series | pl.Expr:
-        """Return a Boolean series or expression: true for the rows in which the rule became true.
+        """Return a Boolean series or expression that is true for the rows that trigger the rule.
 
         Args:
             rows: The history of some products, with the columns of `HISTORY_SCHEMA`, sorted by
-                `uuid`, `catalog_key` and `valid_from`. `after` is the row's price and `in_stock`
-                its stock; both are null if unknown. `price`, `currency` and `stock` are the last
-                known values at the row. `price_before`, `currency_before` and `stock_before` are
-                the last known values before the row. The columns `..._before_since` hold the times
-                from which they applied. `price_before` is null if it is in another currency.
-                `is_new` is true if the previous snapshot did not have the product, and `is_last` if
-                the next snapshot does not have it. `there_since` and `gone_since` are the times
-                when the product last appeared and disappeared. `first_seen` is the time of the
+                `uuid`, `catalog_key` and `valid_from`. `after` is the row's price, and `in_stock`
+                is its stock status; each is null if unknown. `price`, `currency` and `stock` are
+                the last known values as of the row. `price_before`, `currency_before` and
+                `stock_before` are the last known values before the row. The columns
+                `..._before_since` contain the times from which these values applied. `price_before`
+                is null if the previous price is in another currency. `is_new` is true if the
+                previous snapshot does not contain the product. `is_last` is true if the next
+                snapshot does not contain the product. `there_since` and `gone_since` are the times
+                at which the product last appeared and disappeared. `first_seen` is the time of the
                 catalog's first snapshot.
         """
         raise NotImplementedError(f"{type(self).__name__} needs a condition.")
@@ -151,23 +156,23 @@ class AlertRule:
     def events(self, found: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
         """Return the events for the rows that met the condition.
 
-        `before` is the previous value, and `since` is the time from which it applied. Override this
-        method to compare with another value or to drop rows.
+        In an event, `before` is the previous value, and `since` is the time from which that value
+        applied. Override this method to compare with another value or to drop rows.
 
         Args:
             found: The rows to report, which met the condition.
-            rows: All rows, as in `condition`.
+            rows: All rows, as passed to `condition`.
         """
         return found.with_columns(since="price_before_since", before="price_before")
 
     @property
     def words(self) -> str:
-        """What happened to the products that the rule found, such as `sold out`."""
+        """The text that describes matching products in the summary, such as `sold out`."""
         return self.happened if self.name == self.kind else self.name.replace("_", " ")
 
     @property
     def definition(self) -> dict[str, Any]:
-        """The rule's definition, which is stored with its events to detect changes.
+        """The rule's definition, stored with its events so that changes to the rule are detected.
 
         An expression's serialized form can differ between Polars versions, so the digest of `where`
         is stored together with the version.
@@ -185,7 +190,7 @@ class AlertRule:
         return {"kind": self.kind, **stored}
 
     def is_defined_by(self, definition: Mapping[str, Any]) -> bool:
-        """Return False only if the rule certainly differs from a stored definition."""
+        """Return True unless the rule is known to differ from a stored definition."""
         own = self.definition
         return all(own[name] == definition[name] for name in own.keys() & definition.keys())
 
@@ -211,7 +216,7 @@ class _PriceMove(AlertRule):
         from octogen_dagster.alerts.references import with_references
 
         moved = with_references(found, rows, self.against, self.days)
-        # It became true: it was not true of the price before, compared with the same reference.
+        # The rule becomes true if the previous price was not beyond the same reference price.
         became = self._is_beyond(moved, "after") & ~self._is_beyond(moved, "price_before")
         return moved.filter(became)
 
@@ -228,16 +233,16 @@ class _PriceMove(AlertRule):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PriceDropped(_PriceMove):
-    """The price dropped, by at least `percent` and at least `amount` if they are set.
+    """The price dropped by at least `percent` and at least `amount`, if set.
 
-    Only prices in one currency are compared. A product whose currency changes triggers a
+    Only prices in the same currency are compared. A product whose currency changes triggers a
     `currency_changed` event.
 
     Attributes:
-        percent: Smallest drop, as a percentage of the reference price.
-        amount: Smallest drop, in the product's currency.
-        against: The reference price: the price just `before`, or the `lowest` or `median` price of
-            the last `days`. The median weights each price by how long it lasted.
+        percent: Minimum drop, as a percentage of the reference price.
+        amount: Minimum drop, in the product's currency.
+        against: The reference price: the price just `before` the change, or the `lowest` or
+            `median` price in the last `days` days. The median weights each price by its duration.
     """
 
     happened = "dropped"
@@ -246,11 +251,11 @@ class PriceDropped(_PriceMove):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PriceRose(_PriceMove):
-    """The price rose, by at least `percent` and at least `amount` if they are set.
+    """The price rose by at least `percent` and at least `amount`, if set.
 
     Attributes:
-        percent: Smallest rise, as a percentage of the reference price.
-        amount: Smallest rise, in the product's currency.
+        percent: Minimum rise, as a percentage of the reference price.
+        amount: Minimum rise, in the product's currency.
         against: The reference price, as for `PriceDropped`.
     """
 
@@ -266,7 +271,7 @@ class PriceBelow(AlertRule):
     are not compared.
 
     Attributes:
-        price: The threshold. An event has it as `before`.
+        price: The threshold. It is the event's `before` value.
         currency: ISO 4217 code for the threshold. Defaults to each product's currency.
     """
 
@@ -371,8 +376,8 @@ class PriceListRule(AlertRule):
 
     Pass your price list's history to `build_price_alerts_asset` as `price_list`. The rule becomes
     true when an in-stock competitor is at least `percent` below the price in `column`. Override
-    `condition` for another condition. Its `rows` have the columns of your price list, the
-    `competitor_...` columns of a price position, and `compared_with`, which is the price in
+    `condition` to check another condition. Its argument `rows` has the columns of your price list,
+    the `competitor_...` columns of a price position, and `compared_with`, which is the price in
     `column`.
     """
 
@@ -381,7 +386,7 @@ class PriceListRule(AlertRule):
     counted = "current_rows"
     percent: ClassVar[float] = 0.0
     by: ClassVar[str] = "any"
-    """`any` for one event per competitor page, `cheapest` for one event per SKU."""
+    """Either `any` for one event per competitor page or `cheapest` for one event per SKU."""
     column: ClassVar[str] = "price"
     """The price-list column that contains the price to compare against."""
 
@@ -404,10 +409,10 @@ class Undercut(PriceListRule):
     """An in-stock competitor is at least `percent` below your price.
 
     The rule resets when no competitor undercuts you. Missing prices and prices in another currency
-    neither trigger nor reset it.
+    neither trigger nor reset the rule.
 
     Attributes:
-        percent: Smallest difference, as a percentage of your price; 0 for any difference.
+        percent: Minimum difference, as a percentage of your price; 0 for any difference.
         by: `cheapest` for one event per SKU, when the first competitor undercuts you; `any` for one
             event per competitor page.
     """
@@ -421,7 +426,8 @@ class Undercut(PriceListRule):
         super().__post_init__()
         if not 0 <= self.percent < 100:
             raise ValueError(
-                f"Rule {self.name!r}: percent must be from 0 to below 100, not {self.percent}."
+                f"Rule {self.name!r}: percent must be at least 0 and less than 100; got "
+                f"{self.percent}."
             )
         require_choice(self, "by", ("cheapest", "any"))
 
@@ -450,16 +456,16 @@ KINDS: Mapping[str, type[AlertRule]] = {
 
 
 def require_positive(rule: AlertRule, name: str, value: float | None) -> None:
-    """Reject an amount that is not above 0."""
+    """Raise an error unless the value is a finite number greater than 0."""
     if value is not None and not (value > 0 and math.isfinite(value)):
-        raise ValueError(f"Rule {rule.name!r}: {name} must be above 0, not {value}.")
+        raise ValueError(f"Rule {rule.name!r}: {name} must be greater than 0; got {value}.")
 
 
 def require_choice(rule: AlertRule, name: str, choices: Sequence[str]) -> None:
-    """Reject an argument that is not one of the given choices."""
+    """Raise an error unless the argument has one of the allowed values."""
     if (value := getattr(rule, name)) not in choices:
         raise ValueError(
-            f"Rule {rule.name!r}: {name} must be one of {', '.join(choices)}, not {value!r}."
+            f"Rule {rule.name!r}: {name} must be one of {', '.join(choices)}; got {value!r}."
         )
 
 
@@ -467,11 +473,13 @@ def check_rule_names(rules: Sequence[AlertRule]) -> None:
     """Raise an error if two rules have the same name."""
     names = [rule.name for rule in rules]
     if twice := [name for name in names if names.count(name) > 1]:
-        raise ValueError(f"Two rules are called {twice[0]!r}. Set a different `name` for one.")
+        raise ValueError(
+            f"Two rules are named {twice[0]!r}. Set a different `name` for one of the rules."
+        )
 
 
 def with_currency_changes(rules: Sequence[AlertRule]) -> list[AlertRule]:
-    """Add a currency-change rule for the products that the price rules cover."""
+    """Add a currency-change rule for the products to which the price rules apply."""
     import polars as pl
 
     of_prices = [rule for rule in rules if rule.of_prices]

@@ -16,7 +16,7 @@ from octogen_dagster.snapshots.partitions import SnapshotKeys
 from octogen_dagster.storage.store import Store, beside
 
 MAX_VANISHED = 100_000
-"""Maximum number of removed events' ids to keep per file."""
+"""The maximum number of ids to keep per file for events that were removed."""
 _REPORTED = pl.Schema({"file": pl.String(), "alert_id": pl.String()})
 
 
@@ -29,21 +29,22 @@ def build_alert_sensor(
 ) -> dg.SensorDefinition:
     """Build a sensor that reports new alerts.
 
-    After each materialization, the sensor passes the events that were not reported yet to `notify`.
-    They are a frame with the columns in `octogen_dagster.schemas.ALERTS_SCHEMA`, sorted by time.
-    The first call gets all events in the table.
+    After each materialization, the sensor calls `notify` with the events that it has not reported
+    yet. The events are a Polars frame with the columns in `octogen_dagster.schemas.ALERTS_SCHEMA`,
+    sorted by time. The first call passes all events in the table.
 
     Each event is reported at least once. If `notify` raises an error, the tick fails and the next
-    tick retries. After `notify` returns, the sensor stores the reported ids beside the alerts, so
-    events are not repeated if the cursor is lost or the alerts are recomputed. If the process is
-    killed before the ids are stored, the next tick reports the events again. The ids are kept for
-    all events in the table, and for the last 100,000 events removed from each partition.
+    tick calls `notify` again. After `notify` returns, the sensor stores the ids of the reported
+    events beside the alerts, so events are not reported again if the cursor is lost or the alerts
+    are recomputed. If the process is killed before the ids are stored, the next tick reports the
+    events again. The sensor keeps the ids of all events in the table, and of the latest 100,000
+    events removed from each partition.
 
     Args:
         alerts: An asset built by `build_price_alerts_asset`, stored by `ParquetSnapshotIOManager`.
         notify: A function that takes the events, such as a `SlackNotifier`.
-        name: The sensor's name. Defaults to `<alerts>_sensor`. The reported ids are stored under
-            this name.
+        name: The sensor's name. Defaults to `<alerts>_sensor`. The ids of reported events are
+            stored under this name.
         sensor_arguments: Other arguments for `@dagster.sensor`, such as `default_status` and
             `minimum_interval_seconds`.
 
@@ -58,7 +59,9 @@ def build_alert_sensor(
             "build_price_alerts_asset."
         )
     if not callable(notify):
-        raise TypeError(f"notify must be a function that takes a frame of events, not {notify!r}.")
+        raise TypeError(
+            f"notify must be a function that takes a Polars frame of events; got {notify!r}."
+        )
     key, name = alerts.key, name or f"{alerts.key.to_python_identifier()}_sensor"
     (output,) = alerts.node_def.output_defs
     resource = output.io_manager_key
@@ -74,7 +77,8 @@ def build_alert_sensor(
     def alert_sensor(context: dg.SensorEvaluationContext, **_: Any) -> dg.SkipReason:
         store = _store_of(getattr(context.resources, resource), key)
         seen = int(context.cursor or 0)
-        # Before the files: a materialization in between has a larger id, so the next tick sees it.
+        # Read the ids before the files. A later materialization then has a larger id, so the next
+        # tick processes it.
         ids = _last_materializations(context.instance, alerts)
         updated = [partition for partition, event in ids.items() if event > seen]
         if not updated:
@@ -90,7 +94,7 @@ def build_alert_sensor(
         events, present = pl.collect_all([new, stored.select(_REPORTED.names())])
         if not events.is_empty():
             notify(events.drop("file"))
-            # Only now, so the next tick reports events for which `notify` has failed.
+            # Store the ids only now: if `notify` fails, the next tick reports the events again.
             with store.unfinished(reported_key) as unfinished:
                 _kept(reported, files, present).write_parquet(unfinished)
                 store.publish(unfinished, reported_key)
@@ -112,9 +116,9 @@ def _store_of(manager: Any, asset: dg.AssetKey) -> Store:
 def _last_materializations(
     instance: dg.DagsterInstance, alerts: dg.AssetsDefinition
 ) -> dict[str | None, int]:
-    """Return the id of each partition's last materialization.
+    """Map each partition to the storage id of its latest materialization.
 
-    Without partitions, the only key is None.
+    If the asset has no partitions, the only key is None.
     """
     if alerts.partitions_def is not None:
         return dict[str | None, int](latest_ids(instance, alerts.key).items())
@@ -130,7 +134,7 @@ _NO_ALERTS = _with_file("", pl.LazyFrame(schema=ALERTS_SCHEMA))
 
 
 def _kept(reported: pl.DataFrame, files: Sequence[str], present: pl.DataFrame) -> pl.DataFrame:
-    """Return the alert ids to remember: all current ids, and each file's latest removed ids."""
+    """Return the ids to store: all current events, and the latest removed events of each file."""
     is_updated = pl.col("file").is_in(files)
     vanished = reported.filter(is_updated).join(
         present, on="alert_id", how="anti", maintain_order="left"

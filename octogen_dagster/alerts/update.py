@@ -50,7 +50,7 @@ _HISTORY = "octogen.history"
 
 
 class _Applied(NamedTuple):
-    """A rule, the time from which it applies, and the time from which to recompute its events."""
+    """A rule, its start time, and the time from which its events are recomputed."""
 
     rule: AlertRule
     begins: datetime
@@ -58,14 +58,14 @@ class _Applied(NamedTuple):
 
     @property
     def keeps(self) -> pl.Expr:
-        """A condition that is true for the stored events that the update does not replace."""
+        """An expression that selects the stored events to keep."""
         is_own = pl.col("rule") == self.rule.name
         return is_own if self.again is None else is_own & (pl.col("at") < self.again)
 
 
 @dataclass
 class _Counts:
-    """Ids of removed and added events, and the number of events per rule in the last snapshot."""
+    """The ids of removed and added events, and event counts by rule for the latest snapshot."""
 
     removed: set[str] = field(default_factory=set)
     added: set[str] = field(default_factory=set)
@@ -73,7 +73,7 @@ class _Counts:
 
 
 class Update(abc.ABC):
-    """A snapshot source that brings stored alerts up to date with their histories."""
+    """A snapshot source that updates stored alerts from their histories."""
 
     spending = None
 
@@ -89,24 +89,24 @@ class Update(abc.ABC):
 
     @abc.abstractmethod
     def _found(self, rules: Mapping[Any, datetime]) -> Iterator[pl.DataFrame]:
-        """Yield each rule's events from the time given for the rule."""
+        """Yield each rule's events since its start time, which `rules` contains."""
 
     @abc.abstractmethod
     def _figures(self) -> dict[str, int]:
-        """Count the rows that the rules compare."""
+        """Return row counts for the metadata by metric name."""
 
     def _is_new(self, _name: str, _last: datetime, _before: Mapping[str, str]) -> bool:
-        """Return True if the metadata should count the events in a history's last snapshot."""
+        """Return True if the metadata includes the events in a history's latest snapshot."""
         return True
 
     @contextlib.contextmanager
     def reading(self, target: SnapshotTarget, stop: threading.Event) -> Iterator[Reading]:
-        """Open a `Reading` of the updated alerts."""
+        """Yield a `Reading` that contains the updated alerts."""
         version, before, alerts = target.version(), target.latest_metadata(), target.latest()
         if alerts is not None and _RULES not in before:
             raise OctogenSnapshotError(
-                "The stored alerts cannot be updated, because their file does not record the "
-                "rules. Move the file away to rebuild the table."
+                "The stored alerts cannot be updated, because their file does not contain the "
+                "alert rules. Move the file away to rebuild the table."
             )
         lasts = [max(each) for each in self._observed.values() if each]
         news = [
@@ -160,7 +160,7 @@ class Update(abc.ABC):
         yield Reading(frame, lambda: outcome, replaces=version)
 
     def _applied(self, before: Mapping[str, str], last: datetime | None) -> list[_Applied]:
-        """Compare the rules and snapshots with last time's to decide what to recompute."""
+        """Find changed rules and snapshots to decide which events to recompute."""
         if last is None:
             return []
         said = _observed_before(before)
@@ -184,13 +184,13 @@ class Update(abc.ABC):
 
 
 def _observed_before(file_metadata: Mapping[str, str]) -> dict[str, dict[datetime, Observation]]:
-    """Return the snapshots in each history, as recorded in the alerts file's metadata."""
+    """Return each history's snapshots, as recorded in the alerts file's metadata."""
     said = json.loads(file_metadata.get(_HISTORY, "{}"))
     return {name: read_observed({OBSERVED: each}) for name, each in said.items()}
 
 
 class AlertsUpdate(Update):
-    """Updates alerts from product rules."""
+    """Updates the alerts for product rules."""
 
     def __init__(
         self,
@@ -199,7 +199,7 @@ class AlertsUpdate(Update):
         history_metadata: Mapping[str, str],
         products: pl.LazyFrame,
     ) -> None:
-        """`products` is the current snapshot, whose columns a rule's `where` can use."""
+        """`products` is the current snapshot. A rule's `where` can use the snapshot's columns."""
         super().__init__(with_currency_changes(rules), {"": history_metadata})
         self._history = fitted(history, HISTORY_SCHEMA)
         self._products = products
@@ -223,7 +223,7 @@ class AlertsUpdate(Update):
             yield events_of(of_products, products, rules, first_seen)
 
     def _current(self, rows: pl.DataFrame, is_within: pl.Expr) -> pl.DataFrame:
-        """Read the columns used in `where` from the current snapshot."""
+        """Return the current products with the columns that the rules use in `where`."""
         asked = {*PRODUCT_KEY}.union(
             *(rule.where.meta.root_names() for rule in self._rules if rule.where is not None)
         )
@@ -235,10 +235,7 @@ class AlertsUpdate(Update):
 
 
 class PriceListAlertsUpdate(Update):
-    """Updates alerts from price-list rules.
-
-    It reads the histories of all catalogs and of the price list.
-    """
+    """Updates the alerts for price-list rules from the histories of products and the price list."""
 
     def __init__(
         self,
@@ -252,7 +249,7 @@ class PriceListAlertsUpdate(Update):
         self._price_list = price_list_rows(price_list, rules)
 
     def _is_new(self, name: str, last: datetime, before: Mapping[str, str]) -> bool:
-        # A side that is unchanged for weeks would otherwise be counted every day.
+        # The events of a history that is unchanged for weeks would otherwise be counted every day.
         said = _observed_before(before).get(name, {})
         return said.get(last) != self._observed[name][last]
 
@@ -266,7 +263,7 @@ class PriceListAlertsUpdate(Update):
 def largest_alerts(
     alerts: pl.LazyFrame, file_metadata: Mapping[str, str], number: int
 ) -> pl.DataFrame:
-    """Return the events in the last snapshot, largest price changes first."""
+    """Return the events in the latest snapshot, largest price changes first."""
     lasts = [max(each) for each in _observed_before(file_metadata).values() if each]
     of_last = alerts.filter(pl.col("at").is_in(pl.Series(lasts, dtype=TIME).implode()))
     size = pl.col("change_percent").abs().fill_null(0)
@@ -276,12 +273,10 @@ def largest_alerts(
 
 
 def alerts_preview(alerts: pl.DataFrame) -> pl.DataFrame:
-    """Return events as the cells of a preview table."""
     return cells_table(map(alert_cells, alerts.to_dicts()))
 
 
 def alert_cells(row: Row) -> Cells:
-    """Return an event as the cells of a preview table."""
     before, after = row["before"], row["after"]
     prices = [price_text(after if before == after else before, row["currency"])]
     if after is not None and before not in (None, after):

@@ -1,1 +1,1 @@
-"""Product histories. A row covers a period in which a product's values stayed the same."""
+"""Product histories. Each row contains a product's values for a period without changes."""

@@ -32,42 +32,42 @@ def build_product_history_asset(
 ) -> dg.AssetsDefinition:
     """Build an asset that records each product's price and stock changes over time.
 
-    Each row holds a product's URL, title, prices, currency, `in_stock` and `is_active` for the time
-    from `valid_from` until just before `valid_to`. Both times are the `fetched_at` of a snapshot.
-    `octogen_dagster.schemas.HISTORY_SCHEMA` lists the columns, and `scan_history` reads them.
+    Each row contains a product's URL, title, prices, currency, `in_stock` and `is_active` from
+    `valid_from` until just before `valid_to`. Both times are the `fetched_at` of a snapshot.
+    `octogen_dagster.schemas.HISTORY_SCHEMA` lists the columns. `scan_history` reads the history.
 
     Each run adds the current snapshot and up to 31 earlier snapshots that were stored since the
     last history run, so the history catches up after missed runs. Adding a snapshot twice changes
     nothing. Snapshots can be added in any order: the rows depend only on which snapshots the
     history contains.
 
-    If a product returns, `change` is `reappeared`. If a snapshot covers a catalog but has no
-    products from it, the catalog counts as withdrawn and its products stay current. If the search
-    has filters, the products no longer match it, so their rows end. Null counts as a value, even in
-    a column that the service does not send.
+    If a product returns, `change` is `reappeared`. If a snapshot contains no products from a whole
+    catalog, the catalog is treated as withdrawn and its products stay current. If the search has
+    filters, the products no longer match the search, so their rows end. Null is treated as a value,
+    even if the service does not return the column.
 
-    The metadata describe the last snapshot in the history: `octogen/changed`, `octogen/appeared`,
-    `octogen/disappeared`, `octogen/reappeared`, `octogen/current_products`,
-    `octogen/median_price_usd` (in the most common currency; `octogen/metrics` has the others) and
-    the table `octogen/largest_price_drops`.
+    The metadata describes the latest snapshot in the history: `octogen/changed`,
+    `octogen/appeared`, `octogen/disappeared`, `octogen/reappeared`, `octogen/current_products`,
+    `octogen/median_price_usd` (in the most common currency; `octogen/metrics` lists the other
+    currencies) and the table `octogen/largest_price_drops`.
 
     Args:
         products: An asset built by `build_products_asset` or `build_linked_snapshot_asset`, or your
             own asset, stored by `ParquetSnapshotIOManager`, with the columns `catalog_key`, `uuid`,
             `product_url`, `fetched_at` and the tracked columns. If `products` is partitioned by
             catalog, so is the history. The history is never partitioned by time; each run adds all
-            time partitions that the history does not contain yet. For a linked snapshot, the time
-            is the newest `exported_at`. Columns missing from the linked view are null and listed in
-            `octogen/lacking`. A snapshot is left out if the view no longer has `catalog_key`,
-            `product_url` or `current_price`.
+            time partitions that the history does not contain yet. The time of a linked snapshot is
+            its newest `exported_at`. Columns that are missing from the linked view are null, and
+            `octogen/lacking` lists them. A snapshot is left out if the view no longer has
+            `catalog_key`, `product_url` or `current_price`.
         name: The asset's name or `dagster.AssetSpec`. Defaults to `<products>_history`.
         asset_arguments: Any other argument for `@dagster.asset`. Pass
             `automation_condition=octogen_dagster.follow_upstream()` to add each new snapshot
             automatically.
 
     Raises:
-        ValueError: `products` declares other columns than a products asset, for example because it
-            is a catalogs asset.
+        ValueError: `products` does not declare the columns of a products asset, for example because
+            it is a catalogs asset.
     """
     require_products(products, "catalog_key", "uuid", "fetched_at")
     given = asset_arguments_of(name or f"{products.key.path[-1]}_history", asset_arguments)
@@ -86,26 +86,26 @@ def build_history_asset(
 
     As in a product history, each row holds the values that a table row had from `valid_from` until
     just before `valid_to`. The columns `is_current`, `change` and `changed` are added; `changed`
-    names the tracked columns that changed. When a row leaves the table, its history row ends.
-    `scan_history` reads the history, and `forget_snapshot` removes a snapshot from it.
+    lists the tracked columns that changed. When a row leaves the table, its history row ends.
+    `scan_history` reads the history, and `forget_snapshot` removes a snapshot from the history.
 
-    A snapshot's time is the newest `fetched_at` in its rows or, without that column, the time it
-    was stored. The column `product_url` is kept even if it is in neither `key` nor `tracked`. A
-    different page starts a new row, but a different spelling of the same URL does not. If the URL
-    is missing, the last known URL is kept. If you start tracking a column later, it is null in
-    earlier rows.
+    A snapshot's time is the newest `fetched_at` in its rows. If the table does not have this
+    column, it is the time at which the snapshot was stored. The column `product_url` is kept even
+    if it is in neither `key` nor `tracked`. A different URL starts a new row, but a different
+    spelling of the same URL does not. If the URL is missing, the last known URL is kept. If you
+    start tracking a column later, the column is null in earlier rows.
 
-    Metadata such as `octogen/current_rows` and `octogen/changed` describe the last snapshot.
+    Metadata such as `octogen/current_rows` and `octogen/changed` describes the latest snapshot.
 
     Args:
         table: An asset that returns a frame stored by `ParquetSnapshotIOManager`, or the key of an
             unpartitioned asset. If you pass a key and the asset uses another IO manager, the table
-            is loaded as a `polars.DataFrame`. The snapshot's time is then the loading time unless
-            the rows have a `fetched_at`, and snapshots replaced between two history runs are not
-            recorded.
-        key: The columns that identify a row. They can never be null. Defaults to the key in the
-            asset's `TableKind`. Put the column with the most distinct values last, because a run
-            reads the history in ranges of the last column.
+            is loaded as a `polars.DataFrame`. The snapshot's time is then the time of loading,
+            unless the rows have a `fetched_at`. Snapshots that are replaced between two history
+            runs are not recorded.
+        key: The columns that identify a row. Their values can never be null. Defaults to the key in
+            the asset's `TableKind`. Put the column with the most distinct values last, because a
+            run reads the history in ranges of the last column.
         tracked: The columns whose changes are recorded. Defaults to the columns that the asset's
             `TableKind` watches.
         name: The asset's name or `dagster.AssetSpec`. Defaults to `<table>_history`.
@@ -170,7 +170,7 @@ def require_product_history(asset: dg.AssetsDefinition, argument: str = "history
 
 
 def catalog_mapping(products: dg.AssetsDefinition) -> dg.PartitionMapping | None:
-    """Map a catalog to all its time partitions, and a time partition to its catalog."""
+    """Return the mapping between multi-partitions and catalogs; None for other partitions."""
     partitions_def = products.partitions_def
     if not isinstance(partitions_def, dg.MultiPartitionsDefinition):
         return None
@@ -237,5 +237,8 @@ def _description(products: dg.AssetsDefinition) -> str:
     found = products.metadata_by_key.get(products.key, {}).get(SEARCH)
     search = ProductSearch.model_validate(getattr(found, "value", None) or {})
     if not search.reads_whole_catalogs:
-        text += " The search has filters, so a product that no longer matches them disappears, too."
+        text += (
+            " The search has filters, so a product that no longer matches the filters is also "
+            "recorded as disappeared."
+        )
     return text

@@ -32,19 +32,19 @@ def scan_history(
 ) -> pl.LazyFrame:
     """Read a stored history as a LazyFrame.
 
-    A row holds a product's values from `valid_from` until just before `valid_to`.
-    `octogen_dagster.schemas.HISTORY_SCHEMA` lists the columns. For the time of a snapshot, the
+    Each row contains a product's values from `valid_from` until just before `valid_to`.
+    `octogen_dagster.schemas.HISTORY_SCHEMA` lists the columns. At the time of a snapshot, the
     tracked columns (title, prices, currency, `in_stock`, `is_active`) have exactly the snapshot's
-    values. Between two snapshots, they have the values of the earlier one. Before the first
+    values. Between two snapshots, they have the values of the earlier snapshot. Before the first
     snapshot, there are no rows.
 
     Args:
         base_dir: The `base_dir` of the `ParquetSnapshotIOManager`.
         asset: The history's asset key, such as `octogen_products_history` or
             `prefix/octogen_products_history`.
-        catalogs: The catalog keys to read. Defaults to all.
+        catalogs: The catalog keys to read. Defaults to all catalogs.
         as_of: Return only the rows valid at this time. Times without a time zone are UTC, and a
-            date means its first moment.
+            date means midnight UTC.
         storage_options: The `storage_options` of the `ParquetSnapshotIOManager`.
 
     Raises:
@@ -73,8 +73,8 @@ def forget_snapshot(
 
     URL spellings, brands and categories that came from the snapshot are kept. Use this function to
     remove a bad snapshot, for example one with prices in the wrong currency, or to clear a warning
-    about a snapshot that was left out. The history does not add the snapshot again, even if it is
-    still the asset's latest snapshot, until different products are stored with the same
+    about a snapshot that was left out. Later runs do not add the snapshot again, even if it is
+    still the asset's latest snapshot, unless different products are stored with the same
     `fetched_at`.
 
     Args:
@@ -95,15 +95,16 @@ def forget_snapshot(
     if at not in known:
         newest = ", ".join(f"{each.isoformat()}" for each in sorted(known)[-_MAX_NAMED:])
         raise OctogenSnapshotError(
-            f"The history {asset} has no snapshot from {at.isoformat()}, so nothing was changed. "
+            f"The history {asset} was not changed, because it has no snapshot from "
+            f"{at.isoformat()}. "
             + (f"Its latest snapshots: {newest}." if newest else "It has no snapshots.")
         )
 
 
 def _forget(store: Store, key: str, at: datetime) -> set[datetime]:
-    """Remove a snapshot from a file.
+    """Remove a snapshot from a history file, if the file contains the snapshot.
 
-    Return the times of all snapshots that the file had recorded.
+    Return the times of all snapshots that were recorded in the file before.
     """
     version, metadata = store.version(key), store.metadata(key)
     history, contents = store.scan(key), Contents.read(metadata)
@@ -138,10 +139,10 @@ def history_files(
     *,
     of_products: bool = False,
 ) -> dict[str, str]:
-    """Return the storage keys of a history's files by catalog.
+    """Map a history's catalogs to the storage keys of their files.
 
-    An unpartitioned history has the catalog "". With `of_products`, raise an error if it is not a
-    product history.
+    An unpartitioned history has the catalog "". If `of_products` is true, raise an error unless it
+    is a product history.
     """
     folder = asset_path(asset)
     whole, found = f"{folder}.parquet", _catalog_files(store, folder)
@@ -152,8 +153,8 @@ def history_files(
         if any(OBSERVED in store.metadata(key) for key in found.values()):
             raise OctogenSnapshotError(
                 f"The history {asset} exists both as one file, {store.uri(whole)}, and as "
-                f"partitions in {store.uri(folder)}, because its partitioning was changed. Move "
-                "away the copy that is no longer updated."
+                f"partitions in {store.uri(folder)}, because its partitioning was changed. Delete "
+                "or move the copy that is no longer updated."
             )
         _require_history(store, asset, whole, of_products=of_products)
         if catalogs is not None:
@@ -173,7 +174,7 @@ def history_files(
 
 
 def _catalog_files(store: Store, folder: str) -> dict[str, str]:
-    """Return the storage keys of the files in an asset's folder, by catalog."""
+    """Map the catalogs of a partitioned asset to the storage keys of their files."""
     found = {}
     for stored in store.files(folder):
         name = stored.key.removeprefix(f"{folder}/")
@@ -187,8 +188,8 @@ def _require_history(store: Store, asset: str, key: str, *, of_products: bool) -
     metadata = store.metadata(key)
     if OBSERVED not in metadata:
         raise OctogenSnapshotError(
-            f"The asset {asset} is not a history: {store.uri(key)} does not record its snapshots. "
-            f"Pass a history's asset key, such as {asset}_history."
+            f"The asset {asset} is not a history, because {store.uri(key)} has no history "
+            f"metadata. Pass a history's asset key, such as {asset}_history."
         )
     read_observed(metadata)
     if of_products and TRACKING in metadata:

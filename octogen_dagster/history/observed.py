@@ -1,4 +1,4 @@
-"""The snapshots that a history contains. The list is stored in the history's file metadata."""
+"""The list of snapshots in a history, which is stored in the history's file metadata."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Observation(NamedTuple):
         catalogs: The lowercase keys of the catalogs that the snapshot covers; None for all
             catalogs. The key "" stands for products without a catalog.
         run_id: The run that published the snapshot; empty if unknown.
-        partition: The snapshot's time partition; empty without time partitions.
+        partition: The snapshot's time partition; empty if there are no time partitions.
     """
 
     catalogs: frozenset[str] | None
@@ -49,7 +49,7 @@ class Observation(NamedTuple):
 
     @property
     def is_covered(self) -> pl.Expr:
-        """True for rows in a catalog that the snapshot covers."""
+        """An expression that is true for rows whose catalog the snapshot covers."""
         if self.catalogs is None:
             return pl.lit(True)
         catalog = pl.col("catalog_key").fill_null("").str.to_lowercase()
@@ -96,8 +96,8 @@ class Contents:
         observed: The snapshots in the history.
         forgotten: A digest of each removed snapshot's products, by `fetched_at`.
         left_out: The snapshots that could not be added.
-        versions: The version of each partition that was read last.
-        lacking: Columns missing from the newest snapshot's linked view.
+        versions: For each partition, the version of its file when it was last read.
+        lacking: The columns that are missing from the latest snapshot's linked view.
     """
 
     observed: dict[datetime, Observation]
@@ -153,9 +153,9 @@ def read_observed(metadata: Mapping[str, str]) -> dict[datetime, Observation]:
     """Return the snapshots recorded in a history's file metadata, oldest first."""
     if (number := json.loads(metadata.get(_FORMAT, "1"))) != _FORMAT_NUMBER:
         raise UnfitSnapshotError(
-            f"The history's file has format {number}, but this version of octogen-dagster reads "
-            f"format {_FORMAT_NUMBER}. Install the version that wrote the file or a later one, or "
-            "restore the file from a backup."
+            f"The history's file has format {number}, but this version of octogen-dagster supports "
+            f"format {_FORMAT_NUMBER}. Install the version that wrote the file or a later version, "
+            "or restore the file from a backup."
         )
     observed, catalogs = dict[datetime, Observation](), frozenset[str]()
     for entry in json.loads(metadata.get(OBSERVED, "[]")):
@@ -169,9 +169,9 @@ def read_observed(metadata: Mapping[str, str]) -> dict[datetime, Observation]:
 def observation_of(
     snapshot: pl.LazyFrame, file_metadata: Mapping[str, str], tracking: Tracking = PRODUCTS
 ) -> Observation:
-    """Check that a snapshot's keys are complete and unique, and return the catalogs that it covers.
+    """Return a snapshot's `Observation`, or raise an error if a key is null or a duplicate.
 
-    A catalog without products counts as withdrawn. Its products do not count as disappeared.
+    A whole catalog without products counts as withdrawn, so its products stay current.
     """
     needed = tracking.key[1:] if tracking.of_products else tracking.key
     found = snapshot.select(
@@ -182,7 +182,7 @@ def observation_of(
     if lacking := [name for name in needed if found.item(0, name)]:
         raise UnfitSnapshotError(
             f"The snapshot has a {row} whose {lacking[0]} is null, but every {row} in a history "
-            f"needs a {lacking[0]}. Fill in {lacking[0]} or remove the {row} before you store the "
+            f"needs a {lacking[0]}. Set {lacking[0]} or remove the {row} before you store the "
             "snapshot."
         )
     keys = snapshot.select(tracking.hashed).collect(engine="streaming")
@@ -197,7 +197,7 @@ def observation_of(
 
 
 def digest_of(rows: pl.LazyFrame, tracking: Tracking = PRODUCTS) -> str:
-    """Return a digest of keys and tracked columns that ignores row order.
+    """Return a digest of the keys and tracked columns that does not depend on the row order.
 
     Unlike a Polars hash, the digest is the same in every Polars version.
     """

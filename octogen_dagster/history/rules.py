@@ -1,4 +1,4 @@
-"""The checks for a history: each product's rows are consistent, and no snapshots are left out."""
+"""The checks for a history, which find inconsistent rows and snapshots that were left out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ _ADVICE = (
 
 
 def _left_out(subject: str, entries: Mapping[str, Any]) -> Verdict:
-    """Check whether the last run added all snapshots."""
     left_out = entries.get("octogen/left_out")
     if left_out is None:
         return Verdict(True, f"{subject} contains every snapshot that the last run read.")
@@ -25,13 +24,13 @@ def _left_out(subject: str, entries: Mapping[str, Any]) -> Verdict:
 
 
 def history_checks(tracking: Tracking) -> dict[str, Any]:
-    """Return a history's checks and their rules. `in_order` sorts the rows for the rules."""
+    """Return the arguments of `TableKind` that define a history's checks."""
     key, row = tracking.hashed, tracking.row
     checks = {
         "one_current_row": f"Each {row} has at most one current row, in which valid_to is null.",
         "no_overlap": f"A {row}'s rows never overlap in time.",
-        "no_gap": f"A {row} that changed has no gap before the changed row. A {row} that "
-        "reappeared has a gap.",
+        "no_gap": f"If a {row} changed, its new row starts when its previous row ends. If a {row} "
+        "reappeared, there is a gap between the two rows.",
     }
     start, end, change = pl.col("valid_from"), pl.col("valid_to"), pl.col("change")
     overlaps = tracking.is_same & (start < end.shift()).fill_null(value=True)
@@ -54,7 +53,7 @@ def history_checks(tracking: Tracking) -> dict[str, Any]:
             "nothing_left_out": Check(
                 "The history contains every snapshot that the last run read.",
                 "Fix the snapshot and store it again with the same fetched_at. The next run then "
-                "adds it. To remove it from this list instead, call forget_snapshot.",
+                "adds it. To remove the snapshot from this list instead, call forget_snapshot.",
                 _left_out,
             ),
         },

@@ -62,12 +62,12 @@ HISTORY_SCHEMA = PRODUCTS.schema
 def _time_descriptions(tracking: Tracking) -> dict[str, str]:
     row = tracking.row
     return {
-        "valid_from": "Time of the first snapshot with these values, in UTC.",
-        "valid_to": "Time of the next snapshot with other values, in UTC; null if the last "
+        "valid_from": "The time of the first snapshot with these values (UTC).",
+        "valid_to": "The time of the next snapshot with different values (UTC); null if the latest "
         "snapshot still has these values.",
-        "is_current": f"True if the {row} has these values in the last snapshot.",
+        "is_current": f"True if the {row} has these values in the latest snapshot.",
         "change": "What happened at `valid_from`: appeared, reappeared or changed.",
-        "changed": f"For a changed {row}, the kinds of change: {', '.join(tracking.watched)}, or "
+        "changed": f"The kinds of change, if the {row} changed: {', '.join(tracking.watched)}, or "
         f"{SEEN} if the URL changed.",
     }
 
@@ -75,7 +75,7 @@ def _time_descriptions(tracking: Tracking) -> dict[str, str]:
 HISTORY_DESCRIPTIONS = {
     "catalog_key": "The catalog the product belongs to.",
     "uuid": "The product's ID in Octogen.",
-    "product_url": "The product's URL in this period.",
+    "product_url": "The product's URL while these values were valid.",
     "brand_name": "The product's latest brand.",
     "category": "The product's latest category path.",
     **{name: COLUMN_DESCRIPTIONS[name] for name in TRACKED},
@@ -83,9 +83,9 @@ HISTORY_DESCRIPTIONS = {
 
 _MAX_DROPS = 10
 ROWS_AT_ONCE = 50_000
-"""The number of history and snapshot rows held in memory at the same time."""
+"""The approximate number of history and snapshot rows held in memory at the same time."""
 _SAMPLED = 64
-"""To choose key ranges, one row in this many is sampled."""
+"""The interval between the rows that are sampled to choose key ranges."""
 _CATALOG, _UNTIL = "octogen_catalog", "octogen_until"
 _IS_COVERED, _BEGINS, _PAGE = "octogen_is_covered", "octogen_begins", "octogen_page"
 
@@ -117,7 +117,7 @@ def put_in(
 def take_out(
     history: pl.LazyFrame, at: datetime, observed: Observed, tracking: Tracking = PRODUCTS
 ) -> Iterator[pl.DataFrame]:
-    """Yield a history's sorted rows after removing the snapshot at `at`."""
+    """Yield a history's sorted rows after removing the snapshot from the time `at`."""
     is_touched = pl.any_horizontal(pl.col("valid_from", "valid_to") == at)
     touched = history.filter(is_touched, observed[at].is_covered)
     differing = touched.select(tracking.hashed.unique()).collect(engine="streaming").to_series()
@@ -127,7 +127,7 @@ def take_out(
 
 
 def _differing(rows: pl.LazyFrame, snapshot: pl.LazyFrame, tracking: Tracking) -> pl.Series:
-    """Return hashes of the keys whose values differ, including keys that only one frame has."""
+    """Return the hashed keys whose values differ or that only one of the frames contains."""
     values = [name for name in tracking.types if name not in tracking.key]
     hashed = [tracking.hashed.alias("key"), pl.struct(*values).hash().alias("values")]
     old, new = (each.select(hashed).collect(engine="streaming") for each in (rows, snapshot))
@@ -145,7 +145,7 @@ def _replaced(
     *,
     tracking: Tracking,
 ) -> Iterator[pl.DataFrame]:
-    """Yield a history in which the keys in `differing` have the snapshot's values from `at` on.
+    """Yield a history's rows, with new values from `at` onward for the keys in `differing`.
 
     Catalogs that the snapshot does not cover keep their previous values.
     """
@@ -164,9 +164,9 @@ def _replaced(
 
 
 def key_ranges(*frames: pl.LazyFrame, column: str = "uuid") -> Iterator[pl.Expr]:
-    """Yield conditions that select consecutive ranges of a column's values.
+    """Yield filter expressions that split a column's values into consecutive ranges.
 
-    A range has about 50,000 rows in all frames together.
+    Each range contains about `ROWS_AT_ONCE` rows of all frames together.
     """
     value = pl.col(column)
     sampled = pl.concat([frame.select(value.gather_every(_SAMPLED)) for frame in frames])
@@ -181,9 +181,9 @@ def key_ranges(*frames: pl.LazyFrame, column: str = "uuid") -> Iterator[pl.Expr]
 def _computed(
     old: pl.DataFrame, new: pl.DataFrame, at: datetime, observed: Observed, tracking: Tracking
 ) -> pl.DataFrame:
-    """Compute the rows for some keys.
+    """Compute the history rows for some keys.
 
-    `old` are their rows so far, and `new` their values from `at` on.
+    `old` contains the existing rows, and `new` contains the values from `at` onward.
     """
     if old.is_empty() and new.is_empty():
         return old
@@ -217,7 +217,7 @@ def _computed(
 
 
 def _merged(rows: pl.DataFrame, tracking: Tracking) -> pl.DataFrame:
-    """Merge adjacent rows with equal values, and fill the columns that depend on other rows."""
+    """Merge adjacent rows with equal values, and compute columns such as `change`."""
     key = list(tracking.key)
     differs = {
         kind: pl.any_horizontal(pl.col(names).ne_missing(pl.col(names).shift()))
@@ -242,8 +242,8 @@ def _merged(rows: pl.DataFrame, tracking: Tracking) -> pl.DataFrame:
             pl.when(goes_on).then(changed).alias("changed"),
             begins.alias(_BEGINS),
         )
-        # A row that differs from the previous one opens a group. The group's other rows have equal
-        # values, so the merged row ends when the last of them ends.
+        # A row that differs from the previous row starts a group. The group's other rows have equal
+        # values, so the merged row ends when the group's last row ends.
         .with_columns(pl.col("valid_to").last().over(pl.col(_BEGINS).cum_sum()))
         .filter(_BEGINS)
         .with_columns(pl.col("valid_to").is_null().alias("is_current"))
@@ -254,8 +254,8 @@ def _merged(rows: pl.DataFrame, tracking: Tracking) -> pl.DataFrame:
 def history_metrics(
     history: pl.LazyFrame, at: datetime | None, tracking: Tracking = PRODUCTS
 ) -> Metrics:
-    """Return the change counts and median prices for the last snapshot. Its time is `at`."""
-    last = pl.lit(at, TIME)  # null without snapshots
+    """Return the change counts and median prices for the latest snapshot, which is from `at`."""
+    last = pl.lit(at, TIME)  # null if there are no snapshots
     begins = pl.col("valid_from") == last
     changes = {name: (begins & (pl.col("change") == name)).sum() for name in CHANGES}
     # A change ends one row and starts another, so the product has not disappeared.
@@ -272,10 +272,10 @@ def history_metrics(
 def figures_at(
     history: pl.LazyFrame, times: Sequence[datetime], tracking: Tracking = PRODUCTS
 ) -> list[Metrics]:
-    """Return, for each time, the number of valid rows and their median price.
+    """Return the number of valid rows and the median price at each of the times.
 
-    The median covers the currency that is most common at the last time. The history is read only
-    twice.
+    The median price is in the currency that is most common at the last time. The history is read
+    only twice.
     """
     last = history.filter(valid_at(times[-1]))
     name = next(iter(_median_prices(last)), "") if tracking.of_products else ""
@@ -324,7 +324,7 @@ def _median_prices(products: pl.LazyFrame) -> Metrics:
 
 
 def price_drops(history: pl.LazyFrame, at: datetime | None, number: int) -> pl.DataFrame:
-    """Return the products with the largest price drops (in percent) in the snapshot at `at`."""
+    """Return the products with the largest percentage price drops in the snapshot from `at`."""
     moment = pl.lit(at, TIME)
     price, unit = known_price(pl.col("current_price")), pl.col("currency").str.to_lowercase()
     columns = [KEY.alias("key"), unit, price]
@@ -375,13 +375,12 @@ def _drop_cells(row: Row) -> Cells:
 
 
 def _left_out(of: Published) -> Shown:
-    """Return the snapshots that were left out, for a check, even if other metadata fails."""
+    # A separate part, because the check `nothing_left_out` needs it even if other parts fail.
     left_out = Contents.read(of.file_metadata).left_out
     return {"left_out": Markdown("\n".join(f"* {each.name}: {each.reason}" for each in left_out))}
 
 
 def _lacking(of: Published) -> Shown:
-    """Return the columns that the last snapshot's linked view does not have."""
     return {"lacking": Markdown(", ".join(Contents.read(of.file_metadata).lacking))}
 
 
@@ -414,7 +413,6 @@ def history_kind(tracking: Tracking, descriptions: Mapping[str, str], **others: 
         return {"snapshots": len(times), **history_metrics(of.rows, last, tracking)}
 
     def line(of: Published) -> Shown:
-        """Return trend lines for the last snapshots, computed from the rows."""
         times = sorted(read_observed(of.file_metadata))
         shown = times[-MAX_EARLIER - 1 :]
         *earlier, last = figures_at(of.rows, shown, tracking) if shown else [{}]

@@ -1,4 +1,4 @@
-"""Tracking: the columns that a history tracks, and the key that identifies its rows."""
+"""Tracking: the key and the tracked columns of a history."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from octogen_dagster.frames.stored import PRODUCT_KEY, TRACKED, WATCHED, brand_n
 
 CHANGES = ["appeared", "reappeared", "changed"]
 SOURCE_TABLE = "octogen.source_table"
-"""File metadata key for the linked view that a snapshot was read from."""
+"""File metadata key: the linked view that a snapshot was read from."""
 
 COMPUTED: dict[str, pl.DataType] = {
     "valid_from": TIME,
@@ -25,16 +25,16 @@ COMPUTED: dict[str, pl.DataType] = {
 }
 """The columns that a history adds."""
 TRACKING = "octogen.tracking"
-"""File metadata key for the key and tracked columns. Only histories of your own tables have it."""
+"""File metadata key: the key and tracked columns. Product histories do not have this metadata."""
 SEEN = "product_url"
-"""The URL column. A new row starts if the URL changes, except in spelling or to null."""
+"""The URL column. A different URL starts a new row, but null or a different spelling does not."""
 _DERIVED = ("brand_name", "category")
-"""History columns that are derived from other columns in the snapshot."""
+"""The history columns that are derived from other columns in the snapshot."""
 
 _EXACT = {pl.Int8, pl.Int16, pl.Int32, pl.UInt8, pl.UInt16, pl.UInt32, pl.Float32, pl.Float64}
-"""Number types that Float64 represents exactly. For the integer types, so does Int64."""
+"""The number types whose values Float64 and, for integers, Int64 can represent exactly."""
 _FLOAT_DIGITS = 15
-"""Float64 can represent any number with this many decimal digits."""
+"""The number of decimal digits that Float64 always preserves."""
 
 
 class UnfitSnapshotError(OctogenSnapshotError):
@@ -50,10 +50,10 @@ class Tracking:
     Attributes:
         key: The columns that identify a row. History rows are sorted by the last of these columns.
         watched: For each kind of change, the columns to compare.
-        types: The types of all columns in the history except computed ones; Null if a type is not
-            known yet.
-        of_products: True for product histories. A snapshot then covers only some catalogs and
-            leaves other catalogs unchanged.
+        types: The types of all columns in the history except computed columns; Null if a type is
+            not known yet.
+        of_products: True for product histories, in which a snapshot can cover only some catalogs
+            and leave other catalogs unchanged.
     """
 
     key: tuple[str, ...]
@@ -63,13 +63,13 @@ class Tracking:
 
     @classmethod
     def of_table(cls, key: tuple[str, ...], watched: Mapping[str, tuple[str, ...]]) -> Tracking:
-        """Return the tracking for your own table; its first snapshot provides the types."""
+        """Return a `Tracking` without types, which the table's first snapshot provides."""
         names = dict.fromkeys([*key, *(name for names in watched.values() for name in names)])
         return cls(key, watched, dict.fromkeys(names, pl.Null()))
 
     @classmethod
     def read(cls, file_metadata: Mapping[str, str], history: pl.LazyFrame) -> Tracking:
-        """Return the tracking of a stored history, based on its file metadata and columns."""
+        """Return the `Tracking` of a stored history, based on the file metadata and columns."""
         if (stored := json.loads(file_metadata.get(TRACKING, "null"))) is None:
             return PRODUCTS
         watched = {kind: tuple(names) for kind, names in stored["watched"].items()}
@@ -79,7 +79,7 @@ class Tracking:
         return replace(tracking, types={name: schema[name] for name in dict.fromkeys(kept)})
 
     def metadata(self) -> dict[str, str]:
-        """Return file metadata from which `read` restores this tracking."""
+        """Return the file metadata that `read` needs to restore this `Tracking`."""
         columns = {"key": self.key, "watched": self.watched}
         return {} if self.of_products else {TRACKING: json.dumps(columns)}
 
@@ -104,13 +104,13 @@ class Tracking:
 
     @property
     def is_same(self) -> pl.Expr:
-        """True if a row has the same key as the previous row."""
+        """An expression that is true if a row has the same key as the previous row."""
         key = pl.col(list(self.key))
         return pl.all_horizontal(key.eq_missing(key.shift()))
 
     @property
     def goes_on(self) -> pl.Expr:
-        """True if a row starts when the previous row with its key ends."""
+        """An expression that is true if a row starts when the previous row of its key ends."""
         return self.is_same & pl.col("valid_from").eq_missing(pl.col("valid_to").shift())
 
     @property
@@ -126,7 +126,7 @@ class Tracking:
 
     @property
     def row(self) -> str:
-        """The word for a row in messages."""
+        """The noun for a row in messages."""
         return "product" if self.of_products else "row"
 
     @property
@@ -137,16 +137,16 @@ class Tracking:
         return pl.Schema({**known, **COMPUTED, **{name: self.types[name] for name in tracked}})
 
     def going_on(self, history: Tracking) -> Tracking:
-        """Return this tracking with the types of an existing history.
+        """Return this `Tracking` with the types of an existing history.
 
-        It can track additional columns.
+        It can track more columns than the existing history.
         """
         if self.key != history.key or {*history.tracked} - {*self.tracked}:
             raise UnfitSnapshotError(
-                f"The stored history has the key {', '.join(history.key)} and tracks "
+                f"The stored history has the key {', '.join(history.key)} and tracks the columns "
                 f"{', '.join(history.tracked)}. The asset has a different key or no longer tracks "
-                "one of these columns. Restore its key and tracked arguments, or move the history "
-                "file away to start over."
+                "one of these columns. Restore the asset's key and tracked arguments, or move the "
+                "history file away to start a new history."
             )
         return replace(self, types={**self.types, **history.types})
 
@@ -156,9 +156,9 @@ class Tracking:
         file_metadata: Mapping[str, str],
         kept: Callable[[], Iterable[pl.LazyFrame]] = tuple,
     ) -> Tracking:
-        """Return this tracking with types that also fit a snapshot, or raise an error.
+        """Return this `Tracking` with types that also fit a snapshot, or raise an error.
 
-        `kept` returns the existing rows. Converting them must not change their values.
+        `kept` returns the existing rows, whose values must not change when they are converted.
         """
         schema, types = snapshot.collect_schema(), {**self.types}
         for name in [*types, *({SEEN} & schema.keys() - types.keys())]:
@@ -173,21 +173,21 @@ class Tracking:
             changed = [snapshot, *(kept() if fitting != wanted != pl.Null else ())]
             if any(_loses_digits(frame, name, fitting) for frame in changed):
                 raise UnfitSnapshotError(
-                    f"The snapshot's column {name} has the type {found}, but the history has "
-                    f"{wanted}, so numbers would lose digits. Store {name} as {wanted}."
+                    f"The column {name} has the type {found} in the snapshot and {wanted} in the "
+                    f"history. Converting its numbers would lose precision. Store it as {wanted}."
                 )
             types[name] = fitting
         return replace(self, types=types)
 
     def _misfit(self, name: str, found: pl.DataType | None, wanted: pl.DataType) -> str:
         of_schema = ", its type in octogen_dagster.schemas.PRODUCT_SCHEMA" * self.of_products
-        advice = f"Store it as {wanted}{of_schema}."
+        advice = f"Store it as {wanted}{of_schema}." if wanted != pl.Null else "Store the column."
         if found is not None:
             return f"The snapshot's column {name} has the type {found}, not {wanted}. {advice}"
         return f"The snapshot has no column {name}, which the history needs. {advice}"
 
     def rows(self, snapshot: pl.LazyFrame) -> pl.LazyFrame:
-        """Return a snapshot's columns that the history keeps, cast to the history's types."""
+        """Select a snapshot's columns for the history and cast them to the history's types."""
         if self.of_products:
             columns = snapshot.collect_schema()
             derived = brand_name(columns).alias("brand_name"), category(columns).alias("category")
@@ -195,7 +195,7 @@ class Tracking:
         return fitted(snapshot, self.types)
 
     def lacking(self, snapshot: pl.LazyFrame) -> list[str]:
-        """Return the columns that the history keeps but the snapshot does not have."""
+        """Return the history's columns that are missing from the snapshot."""
         found = {*snapshot.collect_schema(), *(_DERIVED if self.of_products else ())}
         return [name for name in self.types if name not in found]
 
@@ -206,7 +206,7 @@ class Tracking:
 
 
 def fitted(frame: pl.LazyFrame, types: Mapping[str, pl.DataType]) -> pl.LazyFrame:
-    """Select these columns from a frame and cast them. Missing columns become null."""
+    """Select columns from a frame and cast them to the given types. Missing columns become null."""
     found, columns = frame.collect_schema(), []
     for name, dtype in types.items():
         column = pl.col(name) if name in found else pl.lit(None).alias(name)
@@ -233,7 +233,7 @@ def _fitting(found: pl.DataType, wanted: pl.DataType) -> pl.DataType | None:
 
 
 def _loses_digits(frame: pl.LazyFrame, name: str, wanted: pl.DataType) -> bool:
-    """Return True if casting a column to a type changes any of its numbers."""
+    """Return True if casting a column would change any of its numbers."""
     found = frame.collect_schema().get(name)
     if found is None or found == wanted or found in _EXACT or not found.is_numeric():
         return False
@@ -256,4 +256,4 @@ PRODUCTS = Tracking(
     },
     of_products=True,
 )
-"""The tracking that all product histories use."""
+"""The `Tracking` of all product histories."""

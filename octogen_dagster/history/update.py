@@ -33,7 +33,7 @@ from octogen_dagster.storage.store import ROW_GROUP_SIZE, DamagedError
 _NEEDED = ("catalog_key", "product_url", "current_price")
 _TIMES = Tracking((), {}, {"fetched_at": TIME}, of_products=True)
 _Step = Callable[[pl.LazyFrame], Iterator[pl.DataFrame]]
-"""A step adds or removes one snapshot and yields the history's rows."""
+"""A function that adds or removes one snapshot and yields the history's rows."""
 
 
 class HistoryUpdate:
@@ -57,7 +57,7 @@ class HistoryUpdate:
 
     @contextlib.contextmanager
     def reading(self, target: SnapshotTarget, stop: threading.Event) -> Iterator[Reading]:
-        """Open a `Reading` of the updated history."""
+        """Yield a `Reading` that contains the updated history."""
         version, before = target.version(), target.latest_metadata()
         stored, contents = _existing(target, before), Contents.read(before)
         tracking = self._tracking
@@ -82,7 +82,7 @@ class HistoryUpdate:
         target: SnapshotTarget,
         stop: threading.Event,
     ) -> tuple[list[_Step], Tracking]:
-        """Return the steps that update a history, and the tracking after the last step."""
+        """Return the steps that update a history, and the `Tracking` of the updated history."""
         unseen: dict[datetime, tuple[StoredSnapshot, Observation]] = {}
         seen, partitions, left_out = set[datetime](), set[str](), list[LeftOut]()
         lacking = dict.fromkeys(contents.observed, contents.lacking)
@@ -98,7 +98,7 @@ class HistoryUpdate:
             if snapshot.name:
                 if contents.versions.get(snapshot.name) == snapshot.version:
                     continue
-                # Taken before the file is opened: a later replacement is read by the next run.
+                # Recorded before the file is opened, so the next run reads a later replacement.
                 contents.versions[snapshot.name] = snapshot.version
                 partitions.add(snapshot.name)
             at = None
@@ -142,8 +142,8 @@ def _planned(
     contents: Contents,
     tracking: Tracking,
 ) -> list[_Step]:
-    """Return the steps that add the unseen snapshots. Also update `contents`."""
-    # Steps run later, so each gets a copy of the snapshots that are in the history before it.
+    """Return the steps that add new snapshots, and update `contents` to match."""
+    # Steps run later, so each step gets a copy of the list of snapshots.
     steps, observed = list[_Step](), contents.observed
     for at in sorted(unseen.keys() & observed.keys()):  # replaced by a new version
         before = {**observed}
@@ -159,15 +159,15 @@ def _planned(
 def _refuse_lost(lacks: Collection[str], before: Iterable[Collection[str]]) -> None:
     """Raise an error if a snapshot's linked view no longer has a required column.
 
-    Without its catalog, a product would get a new key. Without its price, the price would count as
-    changed to null.
+    If the catalog were missing, each product would get a new key. If the price were missing, each
+    price would count as changed to null.
     """
     for name in _NEEDED:
         if name in lacks and any(name not in each for each in before):
             raise UnfitSnapshotError(
                 f"The linked view no longer has the column {name}, which the history requires. "
-                "Read the column again. If Octogen no longer shares this column, move the history "
-                "file away to start a history without it."
+                "Include the column in the linked snapshot again. If Octogen no longer shares the "
+                "column, move the history file away to start a new history without the column."
             )
 
 
@@ -181,7 +181,7 @@ def _existing(target: SnapshotTarget, file_metadata: Mapping[str, str]) -> pl.La
         ) from error
     if history is not None and OBSERVED not in file_metadata:
         raise OctogenSnapshotError(
-            "The file stored for this history does not record the history's snapshots, so no "
+            "The file stored for this history does not list the history's snapshots, so no "
             "snapshot can be added. If the storage was unreachable, run the asset again. If the "
             "file is not a history, move it away to start a new history."
         )
@@ -191,7 +191,7 @@ def _existing(target: SnapshotTarget, file_metadata: Mapping[str, str]) -> pl.La
 def _time_of(
     stored: pl.LazyFrame, file_metadata: Mapping[str, str], tracking: Tracking
 ) -> datetime | None:
-    """Return the time at which a snapshot was read or, if unknown, stored.
+    """Return the time at which a snapshot was read or, if that is unknown, was stored.
 
     Return None for an empty product snapshot.
     """
@@ -220,7 +220,7 @@ def _is_known(
     contents: Contents,
     tracking: Tracking,
 ) -> bool:
-    """Return True if the history contains or has forgotten this version of the snapshot."""
+    """Return True if this version of the snapshot was already added to the history or removed."""
     if at in contents.observed:
         run_id = contents.observed[at].run_id
         return run_id != "" and run_id == file_metadata.get(RUN_ID)
@@ -246,7 +246,7 @@ def _put_in(
 def _after(
     history: pl.LazyFrame, steps: Sequence[_Step], tracking: Tracking, stop: threading.Event
 ) -> Iterator[pl.DataFrame]:
-    """Yield a history's rows after all steps. Each step reads the output of the previous step."""
+    """Run the steps in order and yield the updated rows of the history."""
     if not steps:
         yield from collect_batches(history, engine="streaming")
         return

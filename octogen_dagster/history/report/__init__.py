@@ -1,1 +1,1 @@
-"""The price history report: an HTML page that works in any browser without a network."""
+"""The price history report: an HTML page that works in any browser without a network connection."""

@@ -35,11 +35,11 @@ _RULES = with_currency_changes(
     [PriceDropped(), PriceRose(), BackInStock(), OutOfStock(), Appeared(), Disappeared()]
 )
 _KINDS = [*(rule.name.replace("_", " ") for rule in _RULES), _REAPPEARED]
-"""The event kinds. If a product was seen before, its `appeared` event becomes `reappeared`."""
+"""The kinds of events. If a product existed before, its `appeared` event becomes `reappeared`."""
 
 
 class _FileData(NamedTuple):
-    """The rows, products and events of the last days in one history file."""
+    """A history file's rows, products and events from the last days."""
 
     rows: pl.DataFrame
     products: pl.DataFrame
@@ -55,12 +55,12 @@ def report_data(
 ) -> dict[str, Any]:
     """Return the rows that were valid in the last days of a history, as column-oriented JSON.
 
-    Days are in UTC. Each distinct string is stored once in a list. Columns hold indexes into this
-    list, and -1 means null. The rows of a product are consecutive, and `rows` in `products` is the
-    number of rows. `events` holds the events found by the alert rules without a threshold. If the
-    asset `<products>_price_list_alerts` exists, its events are included, and they have a `sku`. If
-    the asset `<products>_position` exists, `own` lists the SKUs in this price position. Each SKU
-    has the cheapest competitors below your price.
+    Days are in UTC. Each distinct string is stored once in a list. Columns contain indexes into
+    this list, and -1 means null. The rows of a product are consecutive, and `rows` in `products` is
+    the number of rows. `events` contains the events that the alert rules find without a threshold.
+    If the asset `<products>_price_list_alerts` exists, `events` also contains its events, which
+    have a `sku`. If the asset `<products>_position` exists, `own` lists the SKUs in this price
+    position. For each SKU, `below` lists the cheapest competitors below your price.
 
     Raises:
         OctogenSnapshotError: The history does not exist, is empty or cannot be read.
@@ -84,7 +84,7 @@ def report_data(
 
 
 def _period(store: Store, files: Sequence[str], asset: str, days: int) -> tuple[datetime, datetime]:
-    """Return the time at which the report's first day starts, and the time of the last snapshot."""
+    """Return the start of the report's first day and the time of the latest snapshot."""
     times = [at for key in files for at in read_observed(store.metadata(key))]
     if not times:
         raise OctogenSnapshotError(
@@ -176,7 +176,6 @@ def _file_data(store: Store, key: str, since: datetime) -> _FileData:
 
 
 def _events(history: pl.LazyFrame, observed: Observed, since: datetime) -> pl.DataFrame:
-    """Return the events that the alert rules found since a given time."""
     changed = history.filter(pl.any_horizontal(pl.col("valid_from", "valid_to") >= since))
     touched = changed.select(KEY.unique().implode()).collect(engine="streaming").to_series()
     rows = history.filter(KEY.is_in(touched)).collect(engine="streaming")
@@ -202,10 +201,7 @@ _EVENT_COLUMNS = ("before", "after", "sku", "price", "rank_before", "rank")
 def _price_list_events(
     store: Store, asset: str, since: datetime, products: pl.DataFrame
 ) -> pl.DataFrame:
-    """Return the price-list alerts since a given time.
-
-    The alerts asset is named after the history.
-    """
+    """Return the events since a given time from the price-list alerts named after the history."""
     key = f"{asset_path(asset).removesuffix('_history')}_price_list_alerts.parquet"
     alerts = pl.LazyFrame(schema=ALERTS_SCHEMA)
     if store.exists(key):
@@ -258,10 +254,7 @@ def _price_list(store: Store, asset: str, products: pl.DataFrame) -> pl.DataFram
 
 
 def _encoded(*columns: pl.Series) -> tuple[list[Any], ...]:
-    """Return the columns' distinct values, sorted.
-
-    Each column follows as indexes into these values.
-    """
+    """Return the sorted distinct values of the columns, then each column as indexes into them."""
     values = pl.concat(columns).drop_nulls().unique().sort().rename("value")
     indexes = values.to_frame().with_row_index("index").cast({"index": pl.Int64})
     frames = (column.rename("value").to_frame() for column in columns)

@@ -1,4 +1,4 @@
-"""report_page: an HTML file that works without a network. It includes data and libraries."""
+"""report_page: a self-contained HTML file with the report's data and libraries."""
 
 from __future__ import annotations
 

@@ -264,4 +264,4 @@ def test_a_snapshot_whose_numbers_would_lose_digits_is_left_out_and_named(
     assert rows[column].to_list() == kept.to_list()
     assert f"2026-11-0{at} " in shown["octogen/left_out"]
     assert f"{column} has the type {lost.dtype}" in shown["octogen/left_out"]
-    assert "would lose digits" in shown["octogen/left_out"]
+    assert "would lose precision" in shown["octogen/left_out"]

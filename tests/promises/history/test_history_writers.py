@@ -140,5 +140,5 @@ def test_what_a_writer_leaves_beside_a_history_is_no_part_of_it(tmp_path: Path) 
     forget_snapshot(str(tmp_path), day(1), asset=ASSET)
     names = {path.name for path in (tmp_path / ASSET).iterdir() if not path.name.startswith(".")}
     assert names == {"acme.parquet"}
-    with pytest.raises(OctogenSnapshotError, match="nothing was changed"):
+    with pytest.raises(OctogenSnapshotError, match="was not changed, because it has no snapshot"):
         forget_snapshot(str(tmp_path), day(1) - timedelta(seconds=1), asset=ASSET)
