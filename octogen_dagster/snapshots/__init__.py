@@ -1,1 +1,1 @@
-"""Publishes, loads and reports snapshots in Dagster. Works with any kind of table."""
+"""Publishes snapshots of any kind of table, loads them and reports them to Dagster."""

@@ -1,8 +1,8 @@
-"""The decorator behind every snapshot asset: runs the asset's function and publishes the result.
+"""The decorator for snapshot assets. It runs the asset's function and publishes the result.
 
     @snapshot_asset → the asset's function → Publication.publish → Dagster's report
 
-In a run of several partitions, `range_run` does this for each one.
+In a run of several partitions, `range_run` does this for each partition.
 """
 
 import inspect
@@ -57,15 +57,18 @@ _MANY = 1_000_000
 
 @dataclass(frozen=True)
 class SnapshotRun(Generic[_Service]):
-    """A run of a snapshot asset, shared by its partitions.
+    """The argument that describes the run to a snapshot asset's function.
+
+    All partitions in a run share it.
 
     Attributes:
         context: The run's Dagster context, with its log and configuration.
-        service: The service behind the asset's `OctogenResource`; None for an asset without one.
+        service: The service of the asset's `OctogenResource`, or None if the asset has no such
+            resource.
         kind: The table kind.
         lineage: The column-lineage metadata.
         stop: Set when the run ends early, for example after an interrupt, so that waiting threads
-            end.
+            stop.
     """
 
     context: dg.AssetExecutionContext
@@ -90,37 +93,38 @@ def snapshot_asset(
     needs_files: bool = False,
     takes_ranges: bool = True,
 ) -> Callable[[MakeSnapshot], dg.AssetsDefinition]:
-    """Return the decorator for a snapshot asset, whose runs can have several partitions.
+    """Return the decorator for a snapshot asset.
 
-    The decorated function makes one snapshot. It takes the run (a `SnapshotRun`), the partition key
-    (None without partitions) and the asset's inputs by name (each `Snapshots`). It returns a frame,
-    or a `dagster.MaterializeResult` with a frame as its value and metadata to add. The frame is
-    cast to the columns of `kind`. In a run of a single partition it can also return an iterator of
-    such results and other events, for example to keep a connection open while the rows are read.
-    The function's name and docstring are the defaults for the asset's name and description.
+    The decorated function makes one snapshot. Its arguments are the run (a `SnapshotRun`), the
+    partition key (None if the asset has no partitions) and, by name, the asset's inputs (each a
+    `Snapshots`). It returns a frame, or a `dagster.MaterializeResult` whose value is a frame. The
+    result's metadata is added to the snapshot's metadata. The frame is cast to the columns of
+    `kind`. In a run of a single partition, the function can also return an iterator of such results
+    and other events, for example to keep a connection open while the rows are read. The function's
+    name and docstring are the defaults for the asset's name and description.
 
     The snapshot is published before its materialization is reported. In a run with a
     `backfill_policy`, each partition is published, reported and checked separately, and a retry
-    reads only failed ones.
+    reads only the failed partitions.
 
     Args:
         own: The builder's `@dagster.asset` arguments, including `snapshot_inputs`. An input
             given as a `dagster.AssetIn` in `ins` is loaded as `Snapshots` as well.
-        given: The user's arguments. Metadata, dependencies, resources and checks are added; any
-            other argument overrides the builder's.
+        given: The user's arguments. Metadata, dependencies, resources and checks are added to the
+            builder's. Any other argument overrides the builder's.
         kind: The table kind.
         made_from: The upstream asset for the columns in `kind.made_from`. If both assets have the
             same `backfill_policy`, Dagster would put them into one run and skip this asset, so this
             asset gets separate runs.
         resource_key: The key of an `OctogenResource`. The resource sets how many partitions are
-            read in parallel. Without a resource, partitions are made one after another, without a
-            pool and with the products asset's retry policy, because a retry costs nothing.
+            read in parallel. If it is None, partitions are made one after another and without a
+            pool. Their retry policy is the products asset's, because a retry costs nothing.
         loads: Input types other than `Snapshots`, by name.
-        needs_files: True for a table that needs a `ParquetSnapshotIOManager`.
+        needs_files: True for a table that requires a `ParquetSnapshotIOManager`.
         takes_ranges: False to reject a `backfill_policy`.
 
     Raises:
-        TypeError: The function does not take the run, the partition and the inputs.
+        TypeError: The function does not accept the run, the partition and the inputs.
     """
     if made_from is not None:
         given = {**given, **own_range({**own, **given}, made_from)}
@@ -173,7 +177,7 @@ def snapshot_asset(
 
 
 def _with_defaults(own: Mapping[str, Any], kind: TableKind, *, is_free: bool) -> Mapping[str, Any]:
-    """Add the kind's column schema, and the retry policy for assets that call no paid service."""
+    """Add the table kind's columns and, if the asset calls no paid service, a retry policy."""
     if is_free:
         own = {"retry_policy": RETRY_POLICY, "pool": None, **own}
     if kind.schema:
@@ -183,19 +187,17 @@ def _with_defaults(own: Mapping[str, Any], kind: TableKind, *, is_free: bool) ->
 
 
 def _check_parameters(make: MakeSnapshot, inputs: Sequence[str]) -> None:
-    """Reject a function that cannot be called with a run, a partition and these inputs."""
     try:
         inspect.signature(make).bind(None, None, **dict.fromkeys(inputs))
     except TypeError as error:
         raise TypeError(
-            f"The snapshot asset's function {make.__name__} must take the run, the partition "
-            f"and the asset's inputs by name: {error}. Write "
-            f"def {make.__name__}({', '.join(('run', 'partition', *inputs))})."
+            f"The snapshot asset's function {make.__name__} has the wrong parameters ({error}). "
+            f"Define it as def {make.__name__}({', '.join(('run', 'partition', *inputs))})."
         ) from None
 
 
 def _result(kind: TableKind, made: Any, subject: str) -> Any:
-    """Wrap a function's return value in a result, with the frame cast to the kind's columns."""
+    """Convert a function's return value to a result, and cast its frame to the kind's columns."""
     if isinstance(made, Iterator):
         return made
     result = made if isinstance(made, dg.MaterializeResult) else dg.MaterializeResult(value=made)
@@ -207,26 +209,26 @@ def _result(kind: TableKind, made: Any, subject: str) -> Any:
 def _fitted(
     schema: pl.Schema, frame: pl.DataFrame | pl.LazyFrame, subject: str
 ) -> pl.DataFrame | pl.LazyFrame:
-    """Cast a frame to a schema; a mismatch fails the run without a retry."""
+    """Cast a frame to a schema. If the frame does not fit, fail the run without a retry."""
     columns = frame.collect_schema()
     if missing := [name for name in schema if name not in columns]:
         raise dg.Failure(
             f"The frame for {subject} has no column {missing[0]!r}."
-            f"{did_you_mean(missing[0], columns)} It has {', '.join(columns)}. Return a frame with "
-            f"the columns {', '.join(schema)}.",
+            f"{did_you_mean(missing[0], columns)} Its columns are {', '.join(columns)}. Return a "
+            f"frame with the columns {', '.join(schema)}.",
             allow_retries=False,
         )
     try:
         return frame.select(pl.col(name).cast(dtype) for name, dtype in schema.items())
     except pl.exceptions.InvalidOperationError as error:
         raise dg.Failure(
-            f"The frame for {subject} has values with wrong types: {error}",
+            f"The frame for {subject} contains values of the wrong type: {error}",
             allow_retries=False,
         ) from error
 
 
 def _set_parameters(compute: Callable[..., Any], inputs: Mapping[str, Any]) -> None:
-    """Annotate a function's context and inputs, so that Dagster derives their types.
+    """Annotate the function's parameters, from which Dagster derives the input types.
 
     Dagster caches one type per annotation, and a job cannot have two types with the same name.
     """
@@ -243,10 +245,9 @@ def _service(context: dg.AssetExecutionContext, resource_key: str | None) -> Run
     own = ParquetSnapshotIOManager.handle_output
     if keeps_snapshots(manager) and type(manager).handle_output is not own:
         context.log.warning(
-            f"The resource {key!r} is a {type(manager).__name__} that overrides handle_output, "
-            "but handle_output is not called, because this asset publishes its own snapshot before "
-            "Dagster records the materialization. Move the code in handle_output to a downstream "
-            "asset."
+            f"The class {type(manager).__name__} of the resource {key!r} overrides handle_output, "
+            "which this asset does not call. The asset publishes its snapshot before Dagster "
+            "records the materialization. Move the code in handle_output to a downstream asset."
         )
     if resource_key is None:
         return None
@@ -257,10 +258,11 @@ def _service(context: dg.AssetExecutionContext, resource_key: str | None) -> Run
 
 
 def _publish(run: SnapshotRun[Any], partition: str | None, result: Any) -> Iterator[Any]:
-    """Publish a run's only snapshot and yield its materialization.
+    """Publish a single snapshot and yield its materialization.
 
     Saved pages are removed after Dagster has recorded the materialization, so that a retry can
-    resume from them if the run dies before that. Any other IO manager receives the whole frame.
+    resume from them if the run dies earlier. An IO manager other than `ParquetSnapshotIOManager`
+    receives the whole frame.
     """
     context, step = run.context, PublishingStep.of(run.context)
     _, manager = output_manager(context)
@@ -270,11 +272,11 @@ def _publish(run: SnapshotRun[Any], partition: str | None, result: Any) -> Itera
     source = source_of(result.value, f"Asset {step.asset.to_user_string()}")
     also = {**run.lineage, **(result.metadata or {})}
     if not keeps_snapshots(manager):
-        if not isinstance(result.value, pl.DataFrame):  # the asset returned a whole frame
+        if not isinstance(result.value, pl.DataFrame):  # otherwise it is a whole frame anyway
             context.log.info(
-                f"The {type(manager).__name__} receives the snapshot as one frame, complete and "
-                "checked. Saved pages, atomic replacement, multi-partition runs and histories "
-                "need a ParquetSnapshotIOManager. To use one, set io_manager_key."
+                f"The complete, checked snapshot is passed to the {type(manager).__name__} as a "
+                "single frame. Saved pages, atomic replacement, multi-partition runs and histories "
+                "require a ParquetSnapshotIOManager. To use one, set io_manager_key."
             )
         with permanent_errors_fail(), shared_budget(step, source.spending):
             frame, metadata = _collected(run, source, also)
@@ -310,7 +312,7 @@ def _catalog_version(result: dg.MaterializeResult[Any]) -> str:
 def _collected(
     run: SnapshotRun[Any], source: SnapshotSource, also: Mapping[str, Any]
 ) -> tuple[pl.DataFrame, Metadata]:
-    """Read a snapshot for another IO manager and return it with its metadata."""
+    """Read a whole snapshot into memory and return it with its metadata."""
     context, log = run.context, run.context.log
     subject = context.asset_key.to_user_string()
     frame, outcome = collected(source, subject, log.info, log.warning, run.stop)
@@ -328,7 +330,7 @@ def _publish_range(
     manager: ParquetSnapshotIOManager
     _, manager = output_manager(run.context)
     manager.remove_abandoned(step.asset)
-    once = OnceLog(run.context.log.warning)  # a search's catalogs share warnings
+    once = OnceLog(run.context.log.warning)  # the same warning can apply to many catalogs
 
     def publish(partition: str, note_read: Callable[[], None]) -> PublishedSnapshot:
         with permanent_errors_fail():
@@ -348,10 +350,10 @@ def _publish_range(
 def own_range(
     arguments: Mapping[str, Any], products: dg.AssetsDefinition
 ) -> dict[str, dg.BackfillPolicy]:
-    """Return a downstream asset's backfill policy as a decorator argument.
+    """Return a backfill policy that gives a downstream asset separate runs, if it needs one.
 
-    Dagster puts assets with equal policies into the same backfill run, and would skip the
-    downstream asset in that run. A different policy gives the downstream asset separate runs.
+    Dagster puts assets with the same policy into the same backfill run, and would skip the
+    downstream asset in that run.
     """
     policy = arguments.get("backfill_policy")
     if policy is None or policy != products.backfill_policy:

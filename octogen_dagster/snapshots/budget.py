@@ -1,4 +1,4 @@
-"""A run's budget, shared by its steps and attempts through the run's tags."""
+"""Shares a run's budget between its steps and attempts, using the run's tags."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from octogen_dagster.frames.source import RunSpending
 from octogen_dagster.snapshots.publication import PublishingStep, parent_of, retried_runs
 
 _SPENT = "octogen/spent_usd."
-"""Tag prefix for the dollars spent by each step in a run."""
+"""Tag prefix for the amount that each step in a run has spent."""
 _POSSIBLY_CHARGED = "octogen/possibly_charged_usd."
-"""Tag prefix for additional dollars that might be charged."""
+"""Tag prefix for additional amounts that might be charged."""
 _AMOUNT = re.compile(r"\d{1,12}(\.\d{1,12})?")
 _MAX_REQUESTS_UNWRITTEN = 30
 _MAX_SECONDS_UNWRITTEN = 10.0
@@ -28,7 +28,7 @@ _LOOK_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Spent:
-    """Charged dollars, and additional dollars that might be charged."""
+    """The charged amount, and an additional amount that might be charged, in US dollars."""
 
     usd: Decimal = Decimal(0)
     possibly_usd: Decimal = Decimal(0)
@@ -47,15 +47,16 @@ _NOTHING = Spent()
 
 @contextlib.contextmanager
 def shared_budget(step: PublishingStep, spending: RunSpending | None) -> Iterator[None]:
-    """Count the spending of a run's other steps and attempts, and record the block's costs.
+    """Share the budget with a run's other steps and attempts, and record the costs in this block.
 
-    Costs are recorded even without a budget, because a failed read reports them nowhere else.
+    Costs are recorded even if no budget is set, because a failed read does not report them anywhere
+    else.
 
-    The amounts are stored in the run's tags. A re-execution inherits them, and counts them unless
-    the run succeeded. Each step has separate tags, because concurrent steps would overwrite shared
-    ones. They are written every ten seconds, every thirty requests and at the end of the block, so
-    little is lost when a process is killed. Concurrent steps in other processes can each spend the
-    amount that was left when they started.
+    The amounts are stored in the run's tags. A re-execution inherits these tags, and counts the
+    amounts unless the earlier run succeeded. Each step has separate tags, because concurrent steps
+    would overwrite each other's amounts. Tags are written every ten seconds, every thirty requests
+    and at the end of the block, so that little is lost if the process is killed. Concurrent steps
+    in separate processes can each spend the amount that was left when they started.
     """
     instance, run_id = step.instance, step.run_id
     if spending is None or instance is None or run_id is None:
@@ -84,10 +85,10 @@ def shared_budget(step: PublishingStep, spending: RunSpending | None) -> Iterato
             is_due = time.monotonic() - at >= _MAX_SECONDS_UNWRITTEN
             if is_due or spending.requests - requests >= _MAX_REQUESTS_UNWRITTEN:
                 requests, at = spending.requests, time.monotonic()
-                with contextlib.suppress(Exception):  # the last write raises a lasting error
+                with contextlib.suppress(Exception):  # if the error lasts, the final write raises
                     write()
 
-    # An instance in memory is lost with the process anyway, and is not thread-safe.
+    # An in-memory instance is lost when the process ends, and is not thread-safe.
     thread = None if instance.is_ephemeral else submit(write_now_and_then, "octogen-costs")
     try:
         yield
@@ -103,14 +104,14 @@ def _of(spending: RunSpending) -> Spent:
 
 
 def _inherited(instance: dg.DagsterInstance, run_id: str) -> dict[str, Spent]:
-    """Return the amounts in a run's tags that were copied from an earlier successful run."""
+    """Return the amounts that Dagster copied to a run's tags from an earlier, successful run."""
     parents = [parent_of(run) for run in retried_runs(instance, run_id)]
     succeeded = instance.get_run_by_id(parents[-1]) if parents and parents[-1] else None
     return spent(succeeded.tags) if succeeded else {}
 
 
 def spent(tags: Mapping[str, str]) -> dict[str, Spent]:
-    """Return the dollars spent by a run and the runs it retries, by step, from its tags."""
+    """Return the amount that each step has spent, including inherited amounts, from run tags."""
     steps = {
         tag.removeprefix(prefix): None
         for tag in tags
@@ -125,7 +126,7 @@ def spent(tags: Mapping[str, str]) -> dict[str, Spent]:
 
 
 def own_spent(run: dg.DagsterRun, parent: dg.DagsterRun | None) -> dict[str, Spent]:
-    """Return the dollars spent by a run, excluding its parent run's spending, by step."""
+    """Return the amount that each step in a run has spent, without inherited amounts."""
     before = spent(parent.tags) if parent else {}
     return {step: now - before.get(step, _NOTHING) for step, now in spent(run.tags).items()}
 

@@ -1,10 +1,10 @@
-"""A snapshot's data version, which changes only with its rows.
+"""Computes a snapshot's data version, which changes only if the rows change.
 
     content_of → the rows' digest, stored as a materialization tag → snapshot_version
 
-A snapshot with unchanged rows triggers nothing downstream. Its data version is the catalog
-version in which the rows were first read; an observation reports later versions with the same rows
-to the catalog sensor.
+A snapshot with unchanged rows triggers no downstream assets. Its data version is the catalog
+version in which the rows were first read. If a later catalog version has the same rows, an
+observation reports that version to the catalog sensor.
 """
 
 import hashlib
@@ -18,11 +18,11 @@ from octogen_dagster.frames.source import CATALOGS, SELECTION
 
 _CONTENT_TAG = "octogen/content"
 _SEARCHED = ("octogen.search", CATALOGS, SELECTION)
-"""The file metadata that determines which rows a snapshot covers."""
+"""Keys in the file metadata that describe which rows were requested."""
 
 
 class SnapshotVersion(NamedTuple):
-    """A snapshot's data version and its other materialization tags.
+    """A snapshot's data version, and further tags for its materialization.
 
     `unchanged_in` is a later catalog version with the same rows.
     """
@@ -46,7 +46,7 @@ def content_of(
 
 
 def _hashable(name: str, dtype: pl.DataType) -> pl.Expr:
-    """Cast categories to text: Polars hashes nested categories by their codes."""
+    """Cast categories to text, because Polars hashes nested categories by their codes."""
     as_text = _categories_as_text(dtype)
     return pl.col(name) if as_text == dtype else pl.col(name).cast(as_text)
 
@@ -77,12 +77,12 @@ def snapshot_version(
     is_stored: bool,
     run_id: str | None,
 ) -> SnapshotVersion:
-    """Return a snapshot's version.
+    """Return a snapshot's data version and tags.
 
-    `is_stored` is True if the stored file is the one that the last materialization reported. In
-    that case, the data version is kept if the content has not changed since the last
-    materialization. Otherwise it is the catalog's `version`, or the digest if there is no version.
-    If the last materialization already has that data version, the run ID is appended.
+    `is_stored` is True if the latest materialization reported the stored file. In that case, the
+    data version is kept if the content has not changed. Otherwise, the data version is the
+    catalog's `version`, or the content digest if the catalog has no version. If the latest
+    materialization already has this data version, the run ID is appended.
     """
     last = last_tags.get(DATA_VERSION_TAG, "")
     tags = {_CONTENT_TAG: content}

@@ -1,4 +1,4 @@
-"""A run's failed partitions, and the error that ends the run."""
+"""Collects a run's failed partitions and raises the error that fails the run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from octogen_dagster.snapshots.publication import PublishingStep
 
 _MAX_NAMED = 20
 _MAX_IN_A_ROW = 16
-"""Consecutive transient failures after which the remaining partitions are left for a retry."""
+"""Number of consecutive transient failures after which a run reads no further partitions."""
 _FAILED, _MAY_PASS = "octogen/failed", "octogen/may_pass"
 """Observation metadata for a failed partition: the error, and whether it is transient."""
 
@@ -20,9 +20,9 @@ _FAILED, _MAY_PASS = "octogen/failed", "octogen/may_pass"
 class Failures:
     """A run's failed partitions and their error messages.
 
-    `end` is the reason not to try the remaining partitions, such as an error that affects them all.
-    A step retry skips permanent failures. `tried_before` contains the partitions that failed in an
-    earlier attempt, or in a run that this run retries.
+    `end` explains why the remaining partitions are not tried, for example because an error affects
+    all of them. A retry of the step skips partitions that failed permanently. `tried_before`
+    contains the partitions that failed in an earlier attempt, or in a run that this run retries.
     """
 
     def __init__(self, step: PublishingStep) -> None:
@@ -47,7 +47,7 @@ class Failures:
                 self._texts[event.partition] = str(text.value)
 
     def observations(self) -> Iterator[dg.AssetObservation]:
-        """Record the failures for the step's next attempt or the run's retry."""
+        """Yield observations that record the failures for a retry of the step or the run."""
         yield from self._observed
 
     def add(self, partition: str, error: Exception) -> None:
@@ -70,15 +70,15 @@ class Failures:
         self._may_pass = True
         self._in_a_row += 1
         if self._in_a_row >= _MAX_IN_A_ROW and not self.end:
-            self.end = f"{self._in_a_row} in a row failed with transient errors"
+            self.end = f"{self._in_a_row} partitions in a row failed with transient errors"
 
     def add_unchecked(self, partition: str, error: Exception) -> None:
-        """Record a published and reported partition whose checks raised an error."""
+        """Record that the checks for a published partition raised an error."""
         self._unchecked[partition] = self._logged(partition, error)
         self._may_pass = True
 
     def passed(self) -> None:
-        """Reset the count of consecutive transient failures after a published partition."""
+        """Reset the count of consecutive failures, because a partition was published."""
         self._in_a_row = 0
 
     def _logged(self, partition: str, error: Exception) -> str:
@@ -100,7 +100,7 @@ class Failures:
         return bool(self._texts or self._unchecked)
 
     def raise_any(self, partitions: int, untried: Sequence[str] = ()) -> None:
-        """Fail the run if any partition failed; the run is retried if an error is transient."""
+        """Fail the step if any partition failed. A transient error lets Dagster retry the step."""
         if not self:
             return
         asset = self._asset.to_user_string()
@@ -119,7 +119,7 @@ class Failures:
             lines += ["Not read:", *first_lines([repr(key) for key in untried])]
         if self._unchecked:
             lines += [
-                f"The checks of {len(self._unchecked):,} of {partitions:,} partitions of {asset} "
+                f"The checks for {len(self._unchecked):,} of {partitions:,} partitions of {asset} "
                 "could not be evaluated. The snapshots are published and reported. A retry or "
                 "re-execution of this run evaluates the checks.",
                 *first_lines([f"{key!r}: {text}" for key, text in self._unchecked.items()]),
@@ -130,6 +130,6 @@ class Failures:
 
 
 def first_lines(lines: Sequence[str]) -> list[str]:
-    """Return the first lines, and the number of omitted lines."""
+    """Return the first 20 lines and, if there are more, a line with their number."""
     more = len(lines) - _MAX_NAMED
     return [*lines[:_MAX_NAMED], *([f"and {more:,} more."] if more > 0 else [])]

@@ -39,21 +39,23 @@ class ParquetSnapshotIOManager(NamedSettings, dg.ConfigurableIOManager):
 
     An asset can return a `polars.LazyFrame` (streamed), a `polars.DataFrame`, a `pandas.DataFrame`
     (with its index if the index has a name), a `pyarrow.Table` or the result of
-    `OctogenResource.scan`. A run of several partitions returns a dict of these by partition key.
+    `OctogenResource.scan`. In a run of several partitions, it returns a dict that maps each
+    partition key to one of these.
     The file is written under a temporary name and replaces the previous snapshot only after its
     footer has been read back. The asset `a/b` is stored as `<base_dir>/a/b.parquet` and its
-    partition `k` as `<base_dir>/a/b/k.parquet`. Unsafe path characters are percent-encoded.
+    partition `k` as `<base_dir>/a/b/k.parquet`. Characters that are unsafe in a path are
+    percent-encoded.
 
     During a read, search pages are saved beside the snapshot, so that the next run of the same
     partition resumes after a crash. They are removed once the snapshot is published. If a snapshot
-    is replaced before a history has read it, it is kept until the history reads it.
+    is replaced before a history has read it, a copy is kept until the history reads it.
 
     An input can be annotated with `pl.DataFrame` (the default), `pl.LazyFrame`, `pd.DataFrame`,
     `pyarrow.Table` or `pathlib.Path` (only for files on disk), or with a `dict[str, ...]` that has
-    one of these for each partition key. A partition with the run's partition key is loaded as
-    stored. Any other partitions, even a single one, become one frame with the key in the column
-    `partition_column`. A missing snapshot is an error, unless the input's metadata sets
-    `allow_missing_partitions`.
+    one of these for each partition key. If the input is the partition with the run's partition key,
+    it is loaded as stored. Otherwise, the input's partitions (or its only partition) are combined
+    into one frame, and the column `partition_column` contains their keys. A missing snapshot raises
+    an error, unless the input's metadata sets `allow_missing_partitions`.
     """
 
     base_dir: str = Field(
@@ -102,17 +104,21 @@ class ParquetSnapshotIOManager(NamedSettings, dg.ConfigurableIOManager):
         return self._store
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
-        """Publish a snapshot, or one for each partition, and add its metadata to the event.
+        """Publish a snapshot and add its metadata to the materialization.
+
+        In a run of several partitions, publish a snapshot for each partition.
 
         Args:
             context: The asset's output context.
-            obj: A frame or a scan; for several partitions, a dict of them by partition key.
+            obj: A frame or a scan. In a run of several partitions, a dict with a frame or a scan
+                for each partition key.
 
         Raises:
             OctogenError: The read failed.
             OctogenSnapshotError: The store is not writable, or the read was incomplete.
             dagster.Failure: The read failed permanently, or some partitions failed.
-            TypeError: The asset did not return a frame or a scan, or a dict for several partitions.
+            TypeError: The asset returned neither a frame nor a scan, or it did not return a dict
+                in a run of several partitions.
             MissingPackageError: The asset returned a `pandas.DataFrame` without pyarrow installed.
         """
         step = _step_of(context)
@@ -132,9 +138,9 @@ class ParquetSnapshotIOManager(NamedSettings, dg.ConfigurableIOManager):
     def _publish_each(
         self, context: dg.OutputContext, step: PublishingStep, sources: Mapping[str, SnapshotSource]
     ) -> None:
-        """Publish a run's partitions, each from its source.
+        """Publish each partition in a run.
 
-        Dagster reports all of them when the step succeeds, so their saved pages are kept until
+        Dagster reports all partitions when the step succeeds, so their saved pages are kept until
         then. If any partition fails, the published partitions are reported here, and a retry skips
         them.
         """
@@ -171,13 +177,13 @@ class ParquetSnapshotIOManager(NamedSettings, dg.ConfigurableIOManager):
         kind: TableKind = PLAIN,
         warn: Callable[[str], None] | None = None,
     ) -> Publication:
-        """Return the publication for an asset's snapshot, or for one partition."""
+        """Return the object that publishes a snapshot of the asset or of one partition."""
         keys = SnapshotKeys(self.store, step.asset, step.partitions_def, partition)
         resume_within = timedelta(hours=self.resume_within_hours)
         return Publication(step, keys, kind, resume_within, warn)
 
     def remove_abandoned(self, asset: dg.AssetKey) -> None:
-        """Remove partial files that killed runs left behind for any of the asset's partitions."""
+        """Remove partial files that killed runs left behind for the asset or its partitions."""
         self.store.remove_abandoned(SnapshotKeys(self.store, asset).own)
 
     def load_input(self, context: dg.InputContext) -> Any:
@@ -187,8 +193,8 @@ class ParquetSnapshotIOManager(NamedSettings, dg.ConfigurableIOManager):
             context: The input context.
 
         Raises:
-            OctogenSnapshotError: A snapshot does not exist or is damaged; it is in a bucket, but
-                the annotation is a path; or the partition key is missing outside a run.
+            OctogenSnapshotError: A snapshot does not exist or is damaged, the annotation is a path
+                but the snapshot is in a bucket, or an input outside a run has no partition key.
             TypeError: The annotation is not supported, or not supported for this asset's
                 partitions.
             MissingPackageError: The annotation is `pd.DataFrame`, but pyarrow is not installed.
@@ -210,7 +216,10 @@ def _resolved(value: Any) -> Any:
 
 
 def _variable(value: Any) -> str | None:
-    """Return a value's environment variable; Dagster passes `dg.EnvVar("X")` as `{"env": "X"}`."""
+    """Return the name of the environment variable in a value, if the value contains one.
+
+    Dagster passes `dg.EnvVar("X")` as `{"env": "X"}`.
+    """
     if isinstance(value, dg.EnvVar):
         return value.env_var_name
     if isinstance(value, dict) and set(value) == {"env"} and isinstance(value["env"], str):
@@ -251,24 +260,24 @@ def _partitions(context: dg.OutputContext) -> Sequence[str | None]:
 def _by_partition(
     context: dg.OutputContext, partitions: Sequence[str | None], made: Any
 ) -> dict[str, SnapshotSource]:
-    """Return a run's sources by partition."""
+    """Check the dict that the asset returned, and return a source for each partition."""
     subject = f"Asset {context.asset_key.to_user_string()}"
     if not isinstance(made, Mapping):
         raise TypeError(
-            f"{subject} returned {type(made).__name__} in a run of "
-            f"{len(partitions):,} partitions. Return a dict that maps each of "
+            f"{subject} returned a value of the type {type(made).__name__} in a run of "
+            f"{len(partitions):,} partitions. Return a dict that maps each key in "
             f"context.partition_keys to {RETURNED}."
         )
     if missing := [key for key in partitions if key not in made]:
         raise TypeError(
-            f"{subject} returned nothing for {len(missing):,} of the run's "
+            f"{subject} returned a dict without a frame for {len(missing):,} of the run's "
             f"{len(partitions):,} partitions, such as {missing[0]!r}. Return a dict with a frame "
-            "for each of context.partition_keys."
+            "for each key in context.partition_keys."
         )
     if others := [key for key in made if key not in partitions]:
         raise TypeError(
             f"{subject} returned a frame for {others[0]!r}, which is not one of the run's "
-            f"{len(partitions):,} partitions. Return a dict with exactly the keys "
+            f"{len(partitions):,} partitions. Return a dict whose keys are exactly "
             "context.partition_keys."
         )
     return {key: source_of(made[key], subject) for key in partitions if key is not None}

@@ -43,15 +43,15 @@ _LOADED = (
     "pl.LazyFrame, pl.DataFrame, pd.DataFrame, pyarrow.Table or pathlib.Path; for several "
     "partitions, with a dict[str, ...] that has one of these as its value type"
 )
-NEEDS_FILES = "it reads snapshot files and their metadata, which no other IO manager keeps"
+NEEDS_FILES = "It reads snapshot files and their metadata, which no other IO manager stores."
 NEEDS_RANGE = (
-    "a run of several partitions handles each one separately (without a backfill_policy, each "
-    "partition gets its own run)"
+    "A run of several partitions handles each partition separately. If you remove the "
+    "backfill_policy, each partition gets its own run, which works with any IO manager."
 )
 
 
 def require_own(key: str, manager: Any, asset: str, why: str) -> None:
-    """Fail the run without a retry if an IO manager does not keep snapshots."""
+    """Fail the run without a retry if the IO manager is not a `ParquetSnapshotIOManager`."""
     if not keeps_snapshots(manager):
         raise _needs_own(key, manager, asset, why)
 
@@ -59,7 +59,7 @@ def require_own(key: str, manager: Any, asset: str, why: str) -> None:
 def _needs_own(key: str, manager: Any, asset: str, why: str) -> dg.Failure:
     return dg.Failure(
         f"{asset} needs a ParquetSnapshotIOManager, but the resource {key!r} is a "
-        f"{type(manager).__name__}: {why}. Add a resource such as "
+        f"{type(manager).__name__}. {why} Add a resource such as "
         'snapshots=ParquetSnapshotIOManager(base_dir="snapshots"), and set '
         'io_manager_key="snapshots" on this asset and on its upstream products asset.',
         allow_retries=False,
@@ -69,9 +69,9 @@ def _needs_own(key: str, manager: Any, asset: str, why: str) -> dg.Failure:
 def snapshot_inputs(
     *, partition_mapping: dg.PartitionMapping | None = None, **assets: dg.AssetsDefinition
 ) -> dict[str, Any]:
-    """Return decorator arguments for an asset or checks with snapshots as inputs.
+    """Return the decorator arguments for an asset or a check whose inputs are snapshots.
 
-    Other IO managers work with the limits described for `Snapshots`.
+    IO managers other than `ParquetSnapshotIOManager` have the limits described for `Snapshots`.
 
     Args:
         partition_mapping: Maps a partition to its input partitions. Defaults to the same partition.
@@ -99,7 +99,7 @@ def snapshot_inputs(
 
 
 def all_partitions(asset: dg.AssetsDefinition) -> dg.AssetIn:
-    """Return an input with the snapshots of all existing partitions."""
+    """Return an input for the snapshots of all partitions. Missing snapshots are skipped."""
     mapping = dg.AllPartitionMapping() if asset.partitions_def else None
     return dg.AssetIn(asset.key, partition_mapping=mapping, metadata={ALLOW_MISSING: True})
 
@@ -107,14 +107,18 @@ def all_partitions(asset: dg.AssetsDefinition) -> dg.AssetIn:
 def table_by_key(key: dg.AssetKey) -> dg.AssetIn:
     """Return an input for an asset without partitions, stored by any IO manager.
 
-    A `ParquetSnapshotIOManager` loads it as `Snapshots`, any other as a `polars.DataFrame`.
+    A `ParquetSnapshotIOManager` loads it as `Snapshots`. Any other IO manager loads it as a
+    `polars.DataFrame`.
     """
     return dg.AssetIn(key, metadata={_AS_SNAPSHOTS: True}, dagster_type=_TABLE)
 
 
 @functools.cache
 def _input_manager(key: str) -> dg.ResourceDefinition:
-    """Return the input manager for an IO manager; cached, because Dagster compares resources."""
+    """Return the input manager for an IO manager's key.
+
+    It is cached, because Dagster rejects different resources with the same key.
+    """
 
     @dg.input_manager(required_resource_keys={key})
     def load(context: dg.InputContext) -> Any:
@@ -128,14 +132,10 @@ def _input_manager(key: str) -> dg.ResourceDefinition:
 
 
 class _CannotLoadError(OctogenSnapshotError):
-    """Snapshots cannot be loaded as the requested type."""
-
     persistence = Persistence.PERMANENT
 
 
 class _MissingSnapshotError(OctogenSnapshotError):
-    """The snapshot does not exist yet."""
-
     persistence = Persistence.PERMANENT
 
 
@@ -177,11 +177,11 @@ class SnapshotFile(NamedTuple):
         return int(self.frame.select(pl.len()).collect().item())
 
     def batches(self, query: Callable[[pl.LazyFrame], pl.LazyFrame]) -> Iterator[pl.DataFrame]:
-        """Execute a row-wise query in batches, to save memory.
+        """Run a query on one batch of rows at a time to save memory.
 
         Args:
-            query: Takes a frame and returns it with the wanted rows and columns. It is applied to
-                batches of up to 10,000 rows.
+            query: A function that takes a lazy frame and returns the wanted rows and columns. It
+                must work row by row, because a batch contains at most 10,000 rows.
         """
         frame, rows = query(self.frame), self.row_count
         if not self.is_local:  # a slice of an object is read from the object's beginning
@@ -226,8 +226,8 @@ class Snapshots:
     def frame(self, partition: str | None) -> pl.LazyFrame:
         """Open a partition's snapshot as a lazy frame, pinned to the file's current version.
 
-        With None, the frame has the rows from all the input's partitions, and the column
-        `partition_column` contains their keys.
+        If `partition` is None, the frame contains the rows from all the input's partitions, and the
+        column `partition_column` contains their keys.
         """
         if partition is None and self._context.has_asset_partitions:
             return self._combined(self._files())
@@ -237,8 +237,9 @@ class Snapshots:
         """Open all the input's partitions as a few lazy frames to concatenate.
 
         Files are combined, so that a query over hundreds of them neither hangs nor keeps all of
-        them open. A missing snapshot is an error, unless the input's metadata sets
-        `allow_missing_partitions`. In that case it is skipped, and the list can be empty.
+        them open. A missing snapshot raises an error, unless the input's metadata sets
+        `allow_missing_partitions`. In that case, the snapshot is skipped, and the list can be
+        empty.
         """
         files = self._files()
         return [self._store.scan_together(files)] if files else []
@@ -255,10 +256,10 @@ class Snapshots:
     def of_catalog(self, catalog: str | None) -> list[StoredSnapshot]:
         """List a catalog's existing snapshots, oldest first.
 
-        Without time partitions, a catalog has at most one snapshot.
+        If the asset has no time partitions, a catalog has at most one snapshot.
 
         Args:
-            catalog: The catalog's key in the partitions; None without catalog partitions.
+            catalog: The catalog's partition key, or None if the asset has no catalog partitions.
         """
         if self._layout.times is None:
             opened = self._store.open(self._existing_key(catalog))
@@ -281,20 +282,21 @@ class Snapshots:
     def unread(
         self, catalog: str | None, history: dg.AssetKey
     ) -> tuple[list[StoredSnapshot], Callable[[], None]]:
-        """Return a catalog's snapshots for a history, and a function that removes replaced ones.
+        """Return the snapshots that a history has to read, and a function to call when it is done.
 
-        Without time partitions, these are the current snapshot, followed by the snapshots replaced
-        since the history's last run, newest first. After this call, replaced snapshots are kept for
-        the history's next run.
+        The function deletes the copies of replaced snapshots. If the asset has no time partitions,
+        the list contains the current snapshot, followed by the snapshots that were replaced since
+        the history's last run, newest first. After this call, snapshots that are replaced are kept
+        for the history's next run.
 
         Args:
-            catalog: The catalog's key in the partitions; None without catalog partitions.
+            catalog: The catalog's partition key, or None if the asset has no catalog partitions.
             history: The history's asset key.
         """
         if self._layout.times is not None:
             return self.of_catalog(catalog), lambda: None
         list_waiting = wait_for(self._store, self._existing_key(catalog), history.to_user_string())
-        # This order misses no snapshot: the current one becomes a waiting one when it is replaced.
+        # The current snapshot is opened first. If it is replaced now, the list contains it as well.
         present, waiting = self.of_catalog(catalog), list_waiting()
         opened = (functools.partial(self._store.open, key) for key in reversed(waiting))
         remove = functools.partial(self._store.delete, waiting)
@@ -311,7 +313,6 @@ class Snapshots:
 
     @functools.cached_property
     def _of_catalogs(self) -> Mapping[str | None, Sequence[str]]:
-        """The partitions by catalog."""
         found: defaultdict[str | None, list[str]] = defaultdict(list)
         for partition in self.partitions:
             found[self._layout.catalog_key(partition)].append(partition)
@@ -337,7 +338,7 @@ class Snapshots:
         return self._store.scan_together(files, labelled)
 
     def _files(self) -> dict[str, str]:
-        """Return store keys by partition; without partitions, the only key is under ""."""
+        """Return the store keys by partition, or under "" if the asset has no partitions."""
         context, partitions = self._context, self.partitions
         if not context.has_asset_partitions:
             return {"": self._existing_key(None)}
@@ -373,8 +374,8 @@ class _OtherSnapshots(Snapshots):
 
     def __init__(self, context: dg.InputContext, key: str, manager: Any) -> None:
         self._context, self._manager_key, self._manager = context, key, manager
-        # Loaded eagerly, because Dagster reports an IO manager's input metadata only now. Its type
-        # is not checked yet: unsupported methods raise their own errors.
+        # Loaded eagerly, because Dagster reports an IO manager's input metadata only at this point.
+        # The type is not checked here, because unsupported methods raise their own errors.
         self._result: Any = manager.load_input(_AsFrame(context, key))
 
     @property
@@ -394,7 +395,7 @@ class _OtherSnapshots(Snapshots):
         raise self._needs_own(NEEDS_FILES)
 
     def file(self, partition: str | None) -> SnapshotFile:
-        raise self._needs_own("it reads the rows in batches and needs the snapshot's ID")
+        raise self._needs_own("It reads the rows in batches and needs the snapshot's ID.")
 
     def of_catalog(self, catalog: str | None) -> list[StoredSnapshot]:
         raise self._needs_own(NEEDS_FILES)
@@ -429,7 +430,7 @@ def load_snapshots(context: dg.InputContext, store: Store, partition_column: str
 
 
 class _InputType:
-    """The type to load an input as; `typing.Any` for an input without an annotation."""
+    """An input's annotated type. It is `typing.Any` if the input has no annotation."""
 
     def __init__(self, asset: str, annotation: Any, *, partitioned: bool) -> None:
         self._asset = asset
@@ -459,7 +460,7 @@ class _InputType:
                 ) from error
 
     def load(self, store: Store, key: str, *, pinned: bool = True) -> Any:
-        """Load an existing snapshot as the annotated type, or as the value type of a dict."""
+        """Load a snapshot as the annotated type. For a dict, load it as the dict's value type."""
         if self._type is not Path:
             return self.convert(store.scan(key, pinned=pinned))
         if not store.is_local:
@@ -470,7 +471,6 @@ class _InputType:
         return Path(store.uri(key))
 
     def convert(self, frame: pl.LazyFrame) -> Any:
-        """Convert a frame to the annotated type."""
         if self._type is Path:
             raise TypeError(
                 f"{self._asset} has several partitions, each in a separate file. Annotate the "
@@ -486,15 +486,15 @@ class _InputType:
 
 
 def _is(wanted: Any, module: str, name: str) -> bool:
-    """Check for a type from an optional package without importing it."""
+    """Return True for a type from an optional package, without importing the package."""
     return module in sys.modules and wanted is getattr(sys.modules[module], name, None)
 
 
 def _check_without_partitions(context: dg.InputContext) -> None:
-    """Check that an input without a partition key has no partitions."""
+    """Raise an error if the asset has partitions, because no partition key was passed."""
     with contextlib.suppress(dg.DagsterInvariantViolationError):  # it has no partitions
         if context.asset_partitions_def:
             raise _CannotLoadError(
-                f"{context.asset_key.to_user_string()} has partitions, so it needs a partition "
-                "key: load_asset_value(..., partition_key=...)."
+                f"{context.asset_key.to_user_string()} has partitions. Pass a partition key: "
+                "load_asset_value(..., partition_key=...)."
             )

@@ -1,4 +1,4 @@
-"""The metadata of a table in Dagster: columns with descriptions and lineage, preview, metrics."""
+"""Builds a table's metadata for Dagster: column descriptions, lineage, a preview and metrics."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _COLUMN_LINEAGE = "dagster/column_lineage"
 
 ROW_COUNTS = ("dagster/row_count", "dagster/partition_row_count")
 SEARCH = "octogen/search"
-"""The metadata key that holds the search, for a products asset and each of its snapshots."""
+"""Metadata key for the search, used on a products asset and on its materializations."""
 _TEXTS = ("octogen/trend", "octogen/prices")
 _FIRST = ("octogen/cost_", "octogen/seconds", "octogen/fetched_at")
-"""Prefixes of the entries that follow the first entries of a table kind."""
+"""Prefixes of the entries that are placed after the table kind's first entries."""
 _LAST = (
     SEARCH,
     "octogen/effective_query",
@@ -51,7 +51,7 @@ _IF_ANY = {
     "rate_limit_wait_seconds",
     "effective_query",
 }
-"""The metrics that have an entry only if they are not zero, false or empty."""
+"""Metrics that are omitted if they are zero, false or empty."""
 _COLLECTED = (
     "walks",
     "pages",
@@ -70,12 +70,12 @@ _COLLECTED = (
     "expected_rows",
     "request_ids",
 )
-"""The metrics that share one entry. The UI does not wrap its lines, so names are short."""
+"""Metrics that share one entry. The UI does not wrap this entry's lines, so names are short."""
 
 _KINDS: WeakKeyDictionary[Any, TableKind] = WeakKeyDictionary()
-"""Table kinds by the asset's op. Dagster keeps the op when it copies a definition."""
+"""Table kinds by the asset's op. When Dagster copies an asset definition, the op stays the same."""
 _MADE_FROM: WeakKeyDictionary[Any, dg.AssetsDefinition] = WeakKeyDictionary()
-"""The upstream asset of a table, by the table's op."""
+"""Upstream assets by the downstream asset's op."""
 
 
 def register_kind(
@@ -89,7 +89,7 @@ def register_kind(
 
 
 def made_from_of(asset: dg.AssetsDefinition) -> dg.AssetsDefinition:
-    """Return the upstream asset that a table of this package is made from."""
+    """Return the upstream asset from which an asset's table is made."""
     return _MADE_FROM[asset.node_def]
 
 
@@ -124,7 +124,7 @@ def declared_columns(asset: dg.AssetsDefinition) -> set[str] | None:
 
 
 def require_products(asset: dg.AssetsDefinition, *columns: str) -> None:
-    """Reject a non-asset, or an asset whose declared columns lack one of `columns`."""
+    """Raise an error for a non-asset, or if one of `columns` is missing in the declared columns."""
     require_asset(asset, "products")
     declared = declared_columns(asset)
     if missing := [name for name in columns if declared is not None and name not in declared]:
@@ -143,7 +143,7 @@ def type_name(dtype: pl.DataType) -> str:
 
 
 def column_lineage(products: dg.AssetKey, sources: Mapping[str, Sequence[str]]) -> Metadata:
-    """Return lineage metadata that maps each column to its source columns in the products."""
+    """Return lineage metadata that maps each column to its source columns in the products asset."""
     lineage = {
         column: [dg.TableColumnDep(products, source) for source in columns]
         for column, columns in sources.items()
@@ -162,11 +162,11 @@ def snapshot_metadata(
     size: int | None = None,
     earlier: Callable[[], Sequence[Mapping[str, Any]]] = list,
 ) -> Metadata:
-    """Return a published snapshot's metadata in reading order.
+    """Return a published snapshot's metadata, sorted for the UI.
 
-    `stored` has the row count and the location, and `size` is the file's size in bytes. `earlier`
-    returns the metadata of earlier materializations, newest first. Entries that cannot be computed
-    are skipped with a warning. Entries in `also` override others.
+    `stored` contains the row count and the location, and `size` is the file's size in bytes.
+    `earlier` returns the metadata of earlier materializations, newest first. Entries that cannot be
+    computed are skipped with a warning. Entries in `also` override other entries.
     """
     snapshot = published.rows
     schema = snapshot.collect_schema()
@@ -176,7 +176,7 @@ def snapshot_metadata(
         metrics["file_size_bytes"] = size
     metadata = dict(stored)
 
-    # Pairs, because a part of the kind can have the same name as one of these.
+    # Not a dict, because a part of the table kind can have the same name as one of these entries.
     parts: list[tuple[str, Callable[[], Shown]]] = [
         ("columns", lambda: {COLUMN_SCHEMA: column_schema(schema, kind.descriptions)}),
         ("preview", lambda: {"preview": kind.preview(snapshot)}),
@@ -223,7 +223,10 @@ def _in_reading_order(kind: TableKind, metadata: Metadata) -> Metadata:
     firsts = tuple(f"octogen/{name}" for name in kind.first)
 
     def position(name: str) -> tuple[int, int]:
-        """Return an entry's group and its place there; ungrouped entries precede `_LAST`."""
+        """Return an entry's group and its position in the group.
+
+        Entries without a group come before the entries in `_LAST`.
+        """
         is_text = isinstance(metadata[name], dg.MarkdownMetadataValue)
         texts, figures = (firsts, ()) if is_text else ((), firsts)
         begin = (("octogen/summary",), texts, ("octogen/preview",), _TEXTS)
@@ -238,7 +241,7 @@ def _in_reading_order(kind: TableKind, metadata: Metadata) -> Metadata:
 
 
 def _is_shown(name: str, each: Any, kind: TableKind, metrics: Figures) -> bool:
-    """True if a metric gets a separate entry, which empty tables and some empty metrics do not."""
+    """Return True if a metric gets a separate entry. Empty tables and some empty metrics do not."""
     if isinstance(each, pl.DataFrame):
         return not each.is_empty()
     if name in (*_COLLECTED, *kind.collected, *_other_medians(metrics), "price_lines"):
@@ -258,7 +261,7 @@ def _has_value(figure: Any) -> bool:
 
 
 def _collected(metrics: Mapping[str, Any], kind: TableKind) -> Shown:
-    """Return one entry for the metrics that are not plotted."""
+    """Combine the metrics that the UI does not need to plot into one entry."""
     names = (*_COLLECTED, *kind.collected, *_other_medians(metrics))
     collected = {name: metrics[name] for name in names if name in metrics}
     return {"metrics": collected} if collected else {}
@@ -283,17 +286,17 @@ def _value(entry: Any) -> Any:
 
 
 def entry_of(shown: Any, table: Callable[[pl.DataFrame], str] = inline_table) -> Any:
-    """Convert a metric to a metadata entry, or raise an error if Dagster cannot show it."""
+    """Convert a metric to a metadata entry. Raise an error if Dagster does not support its type."""
     if isinstance(shown, pl.DataFrame):
         return dg.MetadataValue.md(table(shown))
     if isinstance(shown, Markdown):
         return dg.MetadataValue.md(shown)
     if isinstance(shown, datetime) and shown.tzinfo:
         return dg.MetadataValue.timestamp(shown)
-    if isinstance(shown, date):  # includes times without a zone
+    if isinstance(shown, date):  # includes datetimes without a time zone
         return dg.MetadataValue.text(str(shown))
     if isinstance(shown, Decimal):
         return dg.MetadataValue.float(float(shown))
-    # Otherwise Dagster would reject it only when the run is reported.
+    # Validates the value now. Otherwise Dagster would reject it only when the event is reported.
     dg.AssetObservation("shown", metadata={"shown": shown})
     return shown

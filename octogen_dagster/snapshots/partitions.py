@@ -1,7 +1,7 @@
 """Catalog and time partitions, and where their snapshots are stored.
 
-A catalog's partition key is its Octogen key, percent-encoded where Dagster or a path requires it.
-Decoding it needs no network or state.
+A catalog's partition key is its Octogen key, percent-encoded if Dagster or a file path requires it.
+The partition key can be decoded without a request.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ catalog_partitions = dg.DynamicPartitionsDefinition(name="octogen_catalogs")
 """The catalogs to snapshot, one partition per catalog."""
 
 ADDS_PARTITIONS = "octogen/adds_partitions_to"
-"""Metadata on a catalogs asset that identifies the partitions to which it adds keys."""
+"""Metadata on a catalogs asset: the name of the partitions definition to which it adds catalogs."""
 MAX_TIMES_BACK = 31
-"""How many time partitions to look back for the previous snapshot.
+"""Number of earlier time partitions to search for the previous snapshot.
 
-Times without a snapshot, such as a day on which a catalog was not indexed, are skipped.
+Partitions without a snapshot are skipped, such as a day on which the catalog was not indexed.
 """
 
 _NEEDS_NO_QUOTES = re.compile(r"[A-Za-z0-9_~:@+=-]+")
@@ -92,11 +92,11 @@ class PartitionLayout:
         self._names = catalog_name, time_name
 
     def catalog_key(self, partition_key: str) -> str | None:
-        """Return the encoded catalog key in a partition key; None without catalogs."""
+        """Return the encoded catalog key, or None if the asset has no catalog partitions."""
         return self._split(partition_key)[0]
 
     def window(self, partition_key: str) -> tuple[datetime, datetime] | None:
-        """Return the start and end of a partition's time; None without times."""
+        """Return a partition's start and end, or None if the asset has no time partitions."""
         _, time_key = self._split(partition_key)
         if self.times is None or time_key is None:
             return None
@@ -104,12 +104,15 @@ class PartitionLayout:
         return window.start, window.end
 
     def is_present(self, partition_key: str, now: datetime) -> bool:
-        """True if a partition's time includes `now`, or if it has no time."""
+        """Return True if a partition's time includes `now`, or the asset has no time partitions."""
         window = self.window(partition_key)
         return window is None or is_within(window, now)
 
     def key(self, catalog_key: str | None, moment: datetime) -> str:
-        """Return a catalog's partition at a moment; `catalog_key` is None without catalogs."""
+        """Return the key of the partition for a catalog and a point in time.
+
+        Pass None as `catalog_key` if the asset has no catalog partitions.
+        """
         if self.times is None:
             assert catalog_key is not None
             return catalog_key
@@ -119,18 +122,18 @@ class PartitionLayout:
         return dg.MultiPartitionKey(dict(zip(self._names, (catalog_key, time_key), strict=True)))
 
     def before(self, partition_key: str) -> str | None:
-        """Return the same catalog's partition for the previous time; None for the first time."""
+        """Return the same catalog's previous time partition, or None for the first one."""
         window = self.window(partition_key)
         if self.times is None or window is None:
             return None
         if not self.times.get_prev_partition_window(window[0]):
             return None
-        # In UTC, because local times repeat or are missing when clocks change.
+        # Computed in UTC, because local times repeat or are missing when clocks change.
         just_before = window[0].astimezone(UTC) - timedelta(seconds=1)
         return self.key(self.catalog_key(partition_key), just_before)
 
     def times_before(self, partition_key: str) -> Iterator[str]:
-        """Yield the same catalog's 31 previous partitions, latest first."""
+        """Yield the same catalog's 31 previous time partitions, latest first."""
         before = self.before(partition_key)
         for _ in range(MAX_TIMES_BACK):
             if before is None:
@@ -156,7 +159,7 @@ def catalog_partition_key(catalog: str) -> str:
         catalog: The catalog's Octogen key.
 
     Raises:
-        ValueError: The catalog key is empty, or too long to name a file.
+        ValueError: The catalog key is empty or too long for a file name.
     """
     if not catalog.strip():
         raise ValueError("A catalog key must not be empty.")
@@ -181,15 +184,16 @@ def keys_by_catalog(catalogs: Iterable[str]) -> tuple[dict[str, str], list[str]]
 
 
 def catalog_of(partition_key: str) -> str:
-    """Decode a partition key to the catalog key."""
+    """Decode the catalog key from a partition key."""
     return unquote(partition_key)
 
 
 class SnapshotKeys:
-    """Store keys for an asset's snapshots, and for one selected partition.
+    """The keys under which the store contains an asset's snapshots.
 
-    The asset `a/b` is stored as `a/b.parquet`, its partition `k` as `a/b/k.parquet`. `partition` is
-    None for an asset without partitions, or if no partition is selected.
+    The asset `a/b` is stored as `a/b.parquet`, and its partition `k` as `a/b/k.parquet`.
+    `partition` is the selected partition. It is None if the asset has no partitions or none is
+    selected.
     """
 
     def __init__(
@@ -211,11 +215,11 @@ class SnapshotKeys:
 
     @property
     def own(self) -> str:
-        """The selected partition's store key, or the asset's key if it has no partitions."""
+        """The store key for the selected partition, or for an asset without partitions."""
         return self.of(self.partition)
 
     def of(self, partition: str | None) -> str:
-        """Return a partition's store key; pass None for an asset without partitions."""
+        """Return the store key for a partition. Pass None if the asset has no partitions."""
         parts = list(self.asset.path)
         if isinstance(partition, dg.MultiPartitionKey):
             parts += [key for _, key in sorted(partition.keys_by_dimension.items())]
@@ -225,14 +229,14 @@ class SnapshotKeys:
 
     @property
     def saved_pages(self) -> str:
-        """The saved-pages folder, shared by all partitions so that each run removes old pages."""
+        """The folder for saved pages. All partitions share it, so that any run can clean it up."""
         *folders, name = (path_component(part) for part in self.asset.path)
         return "/".join([*folders, f".{name}.pages"])
 
     def partition_before(self) -> str | None:
-        """Return the latest of the 31 previous partitions that has a snapshot, or None."""
+        """Search the 31 previous partitions for the latest snapshot, and return its partition."""
         times = {self.of(key): key for key in self.times_before()}
-        # Listing a folder costs no more than a lookup of one of its files.
+        # Listing a folder costs no more than looking up a single file.
         folders = dict.fromkeys(key.rpartition("/")[0] for key in times)
         existing = {file.key for folder in folders for file in self.store.files(folder)}
         return next((times[key] for key in times if key in existing), None)
@@ -243,7 +247,10 @@ class SnapshotKeys:
         return self._partitions.times_before(self.partition)
 
     def latest(self) -> str | None:
-        """Return the store key of the partition's snapshot or, if missing, of the previous one."""
+        """Return the store key of the partition's snapshot.
+
+        If the snapshot is missing, return the key of the previous partition's snapshot.
+        """
         if self.store.exists(self.own):
             return self.own
         before = self.partition_before() if self.has_times else None

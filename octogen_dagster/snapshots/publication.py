@@ -1,4 +1,4 @@
-"""Publishes one snapshot, for an asset or a partition.
+"""Publishes one snapshot of an asset or a partition.
 
     Publication.publish → the source's reading → write_parquet, whose thread reads the source →
     completeness checks → snapshot_metadata → Store.publish
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
 _RUN_ID = "octogen.run_id"
 REPORTED_BEFORE = "octogen/first_reported_at"
-"""Metadata that marks a repeated materialization, so that its costs count once."""
+"""Metadata on a materialization that repeats an earlier one, whose costs are already counted."""
 _PARENT_TAG = "dagster/parent_run_id"
 _LAST_REPORTS = 25
 """The number of materializations in the trend line."""
@@ -65,7 +65,10 @@ _RECORDS_AT_ONCE = 500
 
 @dataclass(frozen=True)
 class PublishingStep:
-    """A step that publishes snapshots; `instance` and `run_id` are None in a test without a run."""
+    """A step that publishes snapshots.
+
+    In a test without a run, `instance` and `run_id` are None.
+    """
 
     asset: dg.AssetKey
     partitions_def: dg.PartitionsDefinition[Any] | None
@@ -87,7 +90,7 @@ class PublishingStep:
         )
 
     def reported_before(self) -> dict[str, dg.EventLogRecord]:
-        """Return earlier materializations by this run and the runs it retries, by partition."""
+        """Return, by partition, what this run and the runs it retries have already materialized."""
         logged: dict[str, dg.EventLogEntry] = {}
         for entry in self.logged_before(dg.DagsterEventType.ASSET_MATERIALIZATION):
             event = entry.asset_materialization
@@ -101,7 +104,7 @@ class PublishingStep:
         }
 
     def evaluated_before(self) -> Mapping[str, Collection[str]]:
-        """Return the checks evaluated earlier in this run and the runs it retries, by partition."""
+        """Return, by partition, the checks that this run or a run it retries has evaluated."""
         found = defaultdict[str, set[str]](set)
         for entry in self.logged_before(dg.DagsterEventType.ASSET_CHECK_EVALUATION):
             evaluation = entry.asset_check_evaluation
@@ -124,7 +127,7 @@ class PublishingStep:
     ) -> dg.AssetMaterialization:
         """Return a partition's materialization in a run of several partitions.
 
-        Without a version, the data version is unique to the run.
+        If there is no version, the data version is unique to the run.
         """
         tags = {DATA_VERSION_TAG: self.run_id or ""}
         if version:
@@ -146,17 +149,17 @@ class PublishingStep:
 
 
 def reported_again(record: dg.EventLogRecord) -> dg.AssetMaterialization | None:
-    """Return a record's materialization, marked as already reported."""
+    """Return a materialization from the event log, marked as already reported."""
     event = record.asset_materialization
     first = {REPORTED_BEFORE: dg.MetadataValue.timestamp(record.timestamp)}
     return event and event.with_metadata({**first, **event.metadata})
 
 
 class PublishedSnapshot(NamedTuple):
-    """A published snapshot: its metadata, its version and a function to remove its saved pages.
+    """A published snapshot's metadata and version, and a function that removes its saved pages.
 
     If the run dies before it reports the snapshot, a retry resumes from these pages. The version is
-    None if Dagster assigns one, or if the rows are loaded into a database.
+    None if Dagster assigns the data version, or if the rows are loaded into a database.
     """
 
     metadata: Metadata
@@ -198,10 +201,10 @@ class Publication:
         also: Mapping[str, Any] = MappingProxyType({}),
         catalog_version: str | None = None,
     ) -> PublishedSnapshot:
-        """Read a source and publish its rows. `stop` ends the read from another thread.
+        """Read a source and publish its rows. Setting `stop` in another thread ends the read.
 
-        `catalog_version` is the version of the catalog that the rows come from, or "" without a
-        version; with None, Dagster assigns a data version.
+        `catalog_version` is the version of the catalog from which the rows come, or an empty string
+        if the catalog has no version. If it is None, Dagster assigns the data version.
         """
         with source.reading(self._target, stop) as reading:
             metadata, version = self._publish(reading, stop, note_read, also, catalog_version)
@@ -210,9 +213,8 @@ class Publication:
         def remove_pages() -> None:
             try:
                 published()
-            except (
-                Exception
-            ) as error:  # from an object store, for example; the snapshot is complete
+            except Exception as error:
+                # The snapshot is complete, whatever an object store raises here.
                 self.warn(f"Could not remove temporary files: {error}")
 
         return PublishedSnapshot(metadata, remove_pages, version)
@@ -280,10 +282,10 @@ class Publication:
     def _version(
         self, content: str, catalog_version: str, existing: Mapping[str, str]
     ) -> SnapshotVersion:
-        """Return a snapshot's version from its content and the last materialization.
+        """Compare the content with the latest materialization, and return the snapshot's version.
 
-        With time partitions, the version always changes, because the sensor's cursor tracks only
-        materializations.
+        If the asset has time partitions, the version always changes, because the sensor's cursor
+        tracks only materializations.
         """
         keys, instance, records = self._keys, self._step.instance, self._records
         if instance and self._has_times:
@@ -299,7 +301,11 @@ class Publication:
         )
 
     def _before(self, existing: Mapping[str, str]) -> tuple[pl.LazyFrame, dict[str, str]] | None:
-        """Open the snapshot to compare with: the replaced one, or the previous time partition's."""
+        """Open the previous snapshot, with which the new one is compared.
+
+        For a time partition, this is the latest snapshot in an earlier partition. Otherwise it is
+        the snapshot that the new one replaces.
+        """
         keys = self._keys
         if not self._has_times:
             return self._store.open(keys.own) if existing else None
@@ -314,7 +320,10 @@ class Publication:
 
     @functools.cached_property
     def _records(self) -> Sequence[dg.EventLogRecord]:
-        """Return the last materializations of the partition or of previous times, newest first."""
+        """The latest materializations, newest first.
+
+        For a time partition, these are materializations of earlier partitions.
+        """
         instance, keys = self._step.instance, self._keys
         if instance is None:
             return []
@@ -332,7 +341,7 @@ class Publication:
         if self._keys.partition is not None:
             file_metadata[PARTITION_KEY] = self._keys.partition
         if self._kind.accumulates:
-            # A source that knows the time of its rows overrides it.
+            # Overridden by sources that know when their rows were fetched.
             file_metadata[FETCHED_AT] = now
         return file_metadata
 
@@ -341,12 +350,12 @@ class Publication:
         try:
             return self._store.metadata(key) if key else {}
         except DamagedError as error:
-            self.warn(f"{error} This run replaces it.")
+            self.warn(f"{error} This run replaces the file.")
             return {}
 
 
 def _row_count(store: Store, key: str | None, file_metadata: Mapping[str, str]) -> int:
-    """Return a snapshot's number of rows; 0 without a usable snapshot."""
+    """Return a snapshot's number of rows, or 0 if the snapshot is missing or damaged."""
     if key is None or not file_metadata:
         return 0
     rows = file_metadata.get(ROWS)  # only some sources write it
@@ -356,14 +365,13 @@ def _row_count(store: Store, key: str | None, file_metadata: Mapping[str, str]) 
 def read_last(
     instance: dg.DagsterInstance, asset: dg.AssetKey, partition: str | None, limit: int
 ) -> list[dg.EventLogRecord]:
-    """Return the last materializations of a partition or an asset, newest first."""
+    """Return the latest materializations of a partition or an asset, newest first."""
     only = None if partition is None else [partition]
     wanted = dg.AssetRecordsFilter(asset, asset_partitions=only)
     return list(instance.fetch_materializations(wanted, limit=limit).records)
 
 
 def tags_of(record: dg.EventLogRecord | None) -> Mapping[str, str]:
-    """Return the materialization tags in a record."""
     event = record and record.asset_materialization
     return (event and event.tags) or {}
 
@@ -371,7 +379,7 @@ def tags_of(record: dg.EventLogRecord | None) -> Mapping[str, str]:
 def last_records(
     instance: dg.DagsterInstance | None, asset: dg.AssetKey, partitions: Sequence[str]
 ) -> dict[str, dg.EventLogRecord]:
-    """Return each partition's last materialization, if it has one."""
+    """Return the latest materializations by partition."""
     found = dict[str, dg.EventLogRecord]()
     for first in range(0, len(partitions), _RECORDS_AT_ONCE):
         assert instance is not None
@@ -388,7 +396,7 @@ def last_records(
 def retried_runs(instance: dg.DagsterInstance, run_id: str | None) -> Iterator[dg.DagsterRun]:
     """Yield a run and the runs it retries, latest first.
 
-    Re-executing a successful run starts a new run, not a retry.
+    A re-execution of a successful run is not a retry.
     """
     while run_id:
         run = instance.get_run_by_id(run_id)

@@ -1,7 +1,7 @@
-"""Checks in a run of several partitions, evaluated by the asset's step.
+"""Evaluates checks in the asset's step if a run has several partitions.
 
-In such a run the asset has no output for check steps to wait for, so Dagster skips them. Dagster
-also cannot assign a check result to one partition in a range.
+In such a run, the asset has no output that separate check steps could check, so Dagster skips these
+steps. Dagster also cannot assign a check result to a single partition in a range.
 """
 
 import functools
@@ -19,13 +19,13 @@ PartitionResults = Callable[
     [dg.DagsterInstance, pl.LazyFrame, str | None, Collection[str]], Iterator[dg.AssetCheckResult]
 ]
 PARTITION_CHECKS: WeakKeyDictionary[Any, PartitionResults] = WeakKeyDictionary()
-"""The functions that evaluate a partition's checks, by the checks' op."""
+"""Functions that evaluate the checks for one partition, by the op that defines the checks."""
 ASSET_CHECKS: WeakKeyDictionary[Any, Callable[[Any], dg.AssetCheckResult]] = WeakKeyDictionary()
-"""The functions that evaluate a check over all partitions, by the check's op."""
+"""Functions that evaluate a check for all partitions together, by the op that defines the check."""
 
 
 class RangeChecks(NamedTuple):
-    """An asset's checks selected by a run."""
+    """The checks that a run evaluates for an asset."""
 
     asset: dg.AssetKey
     instance: dg.DagsterInstance
@@ -47,7 +47,7 @@ class RangeChecks(NamedTuple):
     def evaluations(
         self, snapshot: Callable[[], pl.LazyFrame], partition: str, evaluated: Collection[str]
     ) -> Iterator[Any]:
-        """Evaluate a reported partition's remaining checks."""
+        """Evaluate a partition's checks, except for checks that have already been evaluated."""
         for results, names in self.of_partitions:
             if missing := [name for name in names if name not in evaluated]:
                 found = results(self.instance, snapshot(), partition, missing)
@@ -65,11 +65,10 @@ def partition_evaluations(
     partition: str,
     results: Iterable[dg.AssetCheckResult],
 ) -> Iterator[dg.AssetCheckEvaluation]:
-    """Yield the evaluations to report for a partition's check results.
+    """Convert a partition's check results to the evaluations that a step reports.
 
-    Each evaluation refers to its materialization, because
-    `AutomationCondition.all_deps_blocking_checks_passed` waits for the last materialization's
-    results.
+    Each evaluation refers to the partition's latest materialization, because
+    `AutomationCondition.all_deps_blocking_checks_passed` requires evaluations for it.
     """
     record = last_records(instance, asset, [partition]).get(partition)
     target = record and _target_class()(
@@ -95,7 +94,7 @@ def _evaluation(
     partition: str | None = None,
     target: Any = None,
 ) -> dg.AssetCheckEvaluation:
-    """Return a result's evaluation, which does not block, because the run has no later steps."""
+    """Return a check evaluation. It is not blocking, because the run has no later steps."""
     return dg.AssetCheckEvaluation(
         asset,
         name,

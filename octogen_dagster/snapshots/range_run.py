@@ -1,11 +1,11 @@
-"""Runs several partitions, and publishes and reports each one separately.
+"""Publishes and reports each partition separately in a run of several partitions.
 
     RangeRun.publish → each_at_once → in threads: the asset's function, Publication.publish
     → in the step's thread: report, remove the saved pages, evaluate the checks
 
-With a `dagster.BackfillPolicy`, a run has a range of partitions. An `Output` would report all or
-none, so the run yields a materialization for each published partition. The UI shows the
-unreported ones as failed, and a retry reads only those.
+With a `dagster.BackfillPolicy`, a run has a range of partitions. An `Output` would report either
+all partitions or none, so the run yields a materialization for each published partition. The UI
+shows the other partitions as failed, and a retry reads only these.
 """
 
 from __future__ import annotations
@@ -38,16 +38,22 @@ if TYPE_CHECKING:
 _Result = TypeVar("_Result")
 _POLL_SECONDS = 0.2
 _READ_AT_ONCE = 1.25
-"""Catalogs read at a time per allowed request, so that some decode pages while others wait."""
+"""Number of catalogs to read in parallel, as a multiple of the concurrent requests.
+
+It is greater than 1, so that some pages are decoded while others are downloaded.
+"""
 
 Publish: TypeAlias = Callable[[str, Callable[[], None]], _Result]
-"""Makes and publishes a partition. It calls its second argument once all rows are read."""
+"""A function that makes and publishes a partition.
+
+The function calls its second argument when all rows have been read.
+"""
 
 ReportedEvent: TypeAlias = dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.AssetObservation
 
 
 class RunService(Protocol):
-    """The service that a run reads its partitions from."""
+    """The service from which a run reads its partitions."""
 
     @property
     def concurrency(self) -> int: ...
@@ -56,13 +62,14 @@ class RunService(Protocol):
     def spending(self) -> RunSpending: ...
 
     def for_run(self, warn: Callable[[str], None], *, reads_several: bool) -> Self:
-        """Return the service with the run's log, for one partition or several."""
+        """Return a copy of the service for this run, which passes its warnings to `warn`."""
 
 
 class RangeRun:
-    """A run's partitions: reported earlier, remaining and failed.
+    """Tracks which of a run's partitions were reported earlier, failed, or remain.
 
-    Untried partitions come first, so failing ones cannot keep them from being read.
+    Partitions that have not been tried yet come first, so that failing partitions cannot block
+    them.
     """
 
     def __init__(self, step: PublishingStep, partitions: Sequence[str]) -> None:
@@ -90,8 +97,8 @@ class RangeRun:
     ) -> Iterator[tuple[str, _Result]]:
         """Publish the remaining partitions and yield each with its result.
 
-        The caller reports the result before removing the partition's saved pages, so that a retry
-        can resume unreported partitions from their pages. `publish` is called in threads.
+        The caller must report a result before it removes the partition's saved pages, so that a
+        retry can resume an unreported partition from these pages. `publish` is called in threads.
         """
         for partition, future in each_at_once(publish, self._left, at_once=at_once, stop=stop):
             error = future.exception()
@@ -105,10 +112,10 @@ class RangeRun:
             yield partition, future.result()
 
     def reported_by_others(self) -> Iterator[tuple[str, dg.AssetMaterialization]]:
-        """Yield the partitions that only the retried runs reported.
+        """Yield the partitions that a retried run has reported, but not this run.
 
-        Dagster plans all partitions for each run. If the run fails, it shows unreported partitions
-        as failed, although these partitions are complete.
+        Dagster expects every run to report all its partitions. If this run fails, Dagster would
+        show these partitions as failed, although they are complete.
         """
         for partition in self.partitions:
             record = self.reported.get(partition)
@@ -132,8 +139,9 @@ def report_range(
 ) -> Iterator[ReportedEvent]:
     """Publish a run's remaining partitions and yield the events to report.
 
-    `publish` makes and publishes a partition, and `stored` opens it for its checks. With a service,
-    partitions are read in parallel, in threads; otherwise one after another.
+    `publish` makes and publishes a partition, and `stored` opens the published partition for its
+    checks. If there is a service, partitions are read in parallel threads, otherwise one after
+    another.
     """
     declared = context.assets_def.metadata_by_key[step.asset].get(COLUMN_SCHEMA)
     run = RangeRun(step, _partitions(context))
@@ -172,21 +180,21 @@ def report_range(
             yield from evaluations(partition)
     if checks.of_partitions or checks.of_asset:
         step.log.info(
-            "This step evaluated each partition's checks. Dagster now skips the check steps: a "
-            "run of several partitions has no output for them to wait for."
+            "This step evaluated the checks for each partition. Dagster skips the separate check "
+            "steps, because a run of several partitions has no output for them to check."
         )
     yield from run.end()
 
 
 def _partitions(context: dg.AssetExecutionContext) -> Sequence[str]:
-    """Return the partitions in a run's range; fail if its first or last one was deleted.
+    """Return the partitions in a run's range, or fail if its first or last one was deleted.
 
     A partition that was deleted and added again is now the last one in Dagster's order. A range
     that ends with it is too long, and a range that begins with it is empty.
     """
     policy = context.assets_def.backfill_policy
     most = policy and policy.max_partitions_per_run
-    problem = "are not a range: the first or last one was deleted while this run was queued"
+    problem = "the first or last partition was deleted while this run was queued"
     try:
         partitions: Sequence[str] = context.partition_keys
     except dg.DagsterInvalidInvocationError:
@@ -195,17 +203,17 @@ def _partitions(context: dg.AssetExecutionContext) -> Sequence[str]:
         if partitions and len(partitions) <= (most or len(partitions)):
             return partitions
         problem = (
-            f"are {len(partitions):,}, but a run of this asset reads at most {most:,}: the last "
-            "one was deleted while this run was queued, and added again at the end"
+            "the last partition was deleted and added again while this run was queued, so the "
+            f"range now has {len(partitions):,} partitions instead of at most {most:,}"
             if partitions
-            else "are an empty range: the first one was deleted while this run was queued, and "
-            "added again at the end"
+            else "the first partition was deleted and added again while this run was queued, so "
+            "the range is now empty"
         )
     tags = context.run.tags
     raise dg.Failure(
-        f"The partitions from {tags.get(RANGE_START_TAG)!r} to {tags.get(RANGE_END_TAG)!r} of "
-        f"{context.asset_key.to_user_string()} {problem}. Nothing was read. Materialize the "
-        "remaining partitions again.",
+        f"{context.asset_key.to_user_string()} cannot read the partitions from "
+        f"{tags.get(RANGE_START_TAG)!r} to {tags.get(RANGE_END_TAG)!r}: {problem}. Nothing was "
+        "read. Materialize the remaining partitions again.",
         allow_retries=False,
     )
 
@@ -217,21 +225,21 @@ def each_at_once(
     at_once: int,
     stop: threading.Event,
 ) -> Iterator[tuple[str, Future[_Result]]]:
-    """Work on partitions in threads and yield each with its future once that is done.
+    """Process partitions in threads, and yield each partition with its future when it is done.
 
-    At most `at_once` partitions are read in parallel. When one has been read, the next one starts,
+    At most `at_once` partitions are read in parallel. When one has been read, the next one starts
     while the first is still being published and reported. After an error, the next partition starts
-    only when the caller has handled the error. The caller can clear `waiting` so that no more
-    partitions start. If the caller stops iterating, the running work is stopped.
+    only when the caller has handled the error. To prevent further partitions from starting, the
+    caller can clear `waiting`. If the caller stops iterating, the running work is stopped.
     """
     running = dict[Future[_Result], str]()
     reading = dict[str, Future[None]]()
     try:
         while waiting or running:
-            # Chosen before the next one starts but yielded after it, because callers can be slow.
+            # Chosen before the next partition starts, but yielded afterwards: callers can be slow.
             done = next((each for each in running if each.done()), None)
             reading = {key: read for key, read in reading.items() if not read.done()}
-            # Partitions that wait to be published and reported are bounded as well.
+            # The number of partitions that are being published or reported is limited as well.
             while waiting and len(reading) < at_once and len(running) < 2 * at_once:
                 partition = waiting.popleft()
                 reading[partition] = read = Future[None]()
@@ -244,8 +252,7 @@ def each_at_once(
                 continue
             partition = running.pop(done)
             yield partition, done
-            # Only now: a partition whose read failed keeps its slot until the caller has handled
-            # it.
+            # A failed partition keeps its slot until the caller has handled the error.
             reading.pop(partition, None)
     finally:
         stop.set()

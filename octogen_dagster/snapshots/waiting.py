@@ -1,12 +1,12 @@
-"""Replaced snapshots that wait for a history's next run.
+"""Keeps replaced snapshots until a history has read them.
 
     products.parquet
     .products.waiting/products_history/reader    a marker, written by the history's run
     .products.waiting/products_history/<id>      a snapshot that was replaced since then
 
-A publication keeps the replaced snapshot once for each reader. The history's next run reads all
-waiting snapshots and removes them once the run is reported. If the run dies before that, the
-following run uses the snapshots' run IDs to recognize those that the history already contains.
+When a snapshot is replaced, a copy is kept for each history that reads it. The history's next run
+reads all these copies and removes them after the run has been reported. If the run dies before
+that, the following run recognizes snapshots that the history already contains by their run IDs.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
     from octogen_dagster.storage.store import Store
 
 MAX_WAITING = 31
-"""Maximum number of replaced snapshots to keep for a history."""
+"""Maximum number of unread snapshots that are kept for a history."""
 _MAX_USUAL = 7
-"""Maximum number of waiting snapshots for a history that is still materialized regularly."""
+"""Maximum number of unread snapshots for a history that is materialized regularly."""
 _FOLDER = ".waiting"
 _READER = "reader"
 
 
 class Reader(NamedTuple):
-    """A history that still has to read a file's replaced snapshots.
+    """A history, and the replaced snapshots that it has not read yet.
 
     Attributes:
         history: The history's asset path.
-        folder: The folder with the waiting snapshots.
-        waiting: The waiting snapshots' keys, oldest first.
+        folder: The folder that contains the unread snapshots.
+        waiting: The store keys of the unread snapshots, oldest first.
     """
 
     history: str
@@ -45,7 +45,7 @@ class Reader(NamedTuple):
 
 
 def readers_of(files: Iterable[ListedFile]) -> list[Reader]:
-    """Return the histories with a folder in a listing of files."""
+    """Return the histories whose folders appear in a list of files."""
     readers, waiting = list[Reader](), defaultdict[str, list[str]](list)
     for file in sorted(files, key=lambda each: each.modified):
         folder, _, name = file.key.rpartition("/")
@@ -60,9 +60,9 @@ def readers_of(files: Iterable[ListedFile]) -> list[Reader]:
 
 
 def neglected(store: Store) -> dict[str, list[Reader]]:
-    """Return the histories, by path, that no longer read replaced snapshots, and what they read.
+    """Return the histories that no longer read their replaced snapshots, by asset path.
 
-    The history has no file in the store, or more than seven snapshots wait for it.
+    Such a history has no file in the store, or it has more than seven unread snapshots.
     """
     files = store.files("")
     kept = {file.key.removesuffix(".parquet") for file in files}
@@ -77,7 +77,7 @@ def neglected(store: Store) -> dict[str, list[Reader]]:
 def keep_for_readers(
     store: Store, key: str, metadata: Mapping[str, str], warn: Callable[[str], None]
 ) -> None:
-    """Keep a snapshot, with its file metadata, for each of its readers."""
+    """Copy a snapshot for each history that has to read it."""
     name = metadata.get(SNAPSHOT_ID) or uuid.uuid4().hex
     for reader in readers_of(store.files(beside(key, _FOLDER))):
         kept = f"{reader.folder}/{name}"
@@ -86,14 +86,14 @@ def keep_for_readers(
         if too_many := waiting[: max(0, len(waiting) + 1 - MAX_WAITING)]:
             store.delete(too_many)
             warn(
-                f"More than {MAX_WAITING} replaced snapshots wait for the history "
-                f"{reader.history}, so the oldest one was deleted. Materialize the history. If it "
-                f"no longer exists, delete {store.uri(reader.folder)}."
+                f"The history {reader.history} has more than {MAX_WAITING} unread snapshots, so "
+                "the oldest one was deleted. Materialize the history. If it no longer exists, "
+                f"delete {store.uri(reader.folder)}."
             )
 
 
 def wait_for(store: Store, key: str, history: str) -> Callable[[], list[str]]:
-    """Keep replaced snapshots for a history; return a function that lists the waiting ones."""
+    """Start to keep replaced snapshots for a history. Return a function that lists them."""
     folder = f"{beside(key, _FOLDER)}/{asset_path(history)}"
     store.put(f"{folder}/{_READER}", b"")
 

@@ -108,7 +108,7 @@ def test_a_search_and_what_follows_it(
     catalogs: pl.DataFrame = result.output_for_node("octogen_catalogs")
     assert sorted(catalogs["catalog"]) == ["northpeak", "strada"]
     assert all(each.passed for each in result.get_asset_check_evaluations())
-    told = said(instance, result.run_id, "receives the snapshot as one frame")
+    told = said(instance, result.run_id, "snapshot is passed to the")
     assert len(told) == 2  # products and brands; the catalogs are a frame in any case
 
 

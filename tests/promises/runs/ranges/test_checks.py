@@ -120,7 +120,7 @@ def test_a_retry_evaluates_the_checks_that_raised_an_error(
     assert sorted((each.check_name, each.partition) for each in found) == of_the_rows(CATALOGS[:3])
     (retry,) = [each for each in result.all_events if each.is_step_up_for_retry]
     text = str(retry.step_retry_data.error)
-    assert "The checks of 1 of 3 partitions of products could not be evaluated" in text
+    assert "The checks for 1 of 3 partitions of products could not be evaluated" in text
     assert "'shop0': OSError: the database is away" in text
     assert "partitions of products failed" not in text
     assert sum(each.path == "/products/search" for each in sandbox.requests) == 1 + 3 * 3
@@ -135,7 +135,9 @@ def test_a_run_says_where_its_checks_are_before_dagster_skips_their_step(
     result = run(project, sandbox, [products, *checks], CATALOGS[:2])
     lines = [each.user_message for each in project.instance.all_logs(result.run_id)]
     (said,) = [
-        line for line in lines if line.startswith("This step evaluated each partition's checks")
+        line
+        for line in lines
+        if line.startswith("This step evaluated the checks for each partition")
     ]
     (skipped,) = [line for line in lines if line.startswith("Skipping step products_checks")]
     assert lines.index(said) < lines.index(skipped)
