@@ -1,1 +1,1 @@
-"""Shared by all assets: the asset decorator, automation conditions and sensor ticks."""
+"""The asset decorator, automation conditions and sensor ticks, which all assets share."""

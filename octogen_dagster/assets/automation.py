@@ -9,7 +9,7 @@ Condition = dg.AutomationCondition[dg.AssetKey]
 SNAPSHOT_TAG = "octogen/snapshot"
 """The tag on assets whose data version changes only if their rows change.
 
-It is not a kind, because a user can replace an asset's kinds.
+It is a tag and not a kind, because users can replace an asset's kinds.
 """
 
 
@@ -55,9 +55,9 @@ def follow_upstream() -> Condition:
 
 
 def _any_deps_changed(where: Any) -> Any:
-    """True if an upstream asset was updated with a new data version while a condition held.
+    """A condition that is true if an upstream asset's data version changed while `where` was true.
 
-    Assets other than snapshots might have no data version, so any update counts.
+    Upstream assets other than snapshots might have no data version, so any update counts.
     """
     condition: Any = dg.AutomationCondition
     snapshots = dg.AssetSelection.tag(SNAPSHOT_TAG, "")
@@ -67,17 +67,17 @@ def _any_deps_changed(where: Any) -> Any:
 
 
 def _until_updated(begins: Any, goes_on: Any) -> Any:
-    """True from the tick when `begins` holds until an update is seen while `goes_on` is false.
+    """A condition that becomes true with `begins` and stays true until the asset is updated.
 
-    `since` ignores a trigger in the tick that resets it. Therefore, the reset is delayed by one
-    tick.
+    An update does not reset it while `goes_on` is true. `since` ignores a trigger in the tick that
+    resets it. Therefore, the reset is delayed by one tick.
     """
     after_update = (~dg.AutomationCondition.newly_updated()).newly_true()
     return begins.since(after_update & ~goes_on)
 
 
 def wait_only_for_latest(condition: Condition) -> Condition:
-    """Make a condition for the latest time window ignore missing earlier time windows."""
+    """Change a condition so that it does not wait for partitions in earlier time windows."""
     latest = dg.AutomationCondition.in_latest_time_window()
     if latest not in condition.children:
         return condition
@@ -88,10 +88,10 @@ def wait_only_for_latest(condition: Condition) -> Condition:
 
 
 def wait_for_history(condition: Condition, products: dg.AssetKey) -> Condition:
-    """Make a condition wait until the history has read a partition's products.
+    """Change a condition so that it waits until the history contains a partition's products.
 
-    A catalog has one history for all times, so the history can exist before a new partition's
-    products have been read.
+    A catalog has a single history for all time partitions, so the history can exist before it
+    contains a new partition's products.
     """
     of_products = dg.AssetSelection.assets(products)
     missing: Any = dg.AutomationCondition.any_deps_missing()

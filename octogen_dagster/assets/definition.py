@@ -72,34 +72,37 @@ _BUILDERS = {
     "price_list": "build_history_asset",
     "url_list": "build_url_list_asset",
 }
-"""Builders that errors name, by argument; `build_products_asset` for all other arguments."""
+"""The builder that an error message suggests for an argument.
+
+For all other arguments, it suggests `build_products_asset`.
+"""
 
 
 def require_asset(asset: object, argument: str) -> None:
-    """Reject anything but an asset definition, because a name or a key has no partitions."""
+    """Raise a TypeError for anything but an asset definition, such as an asset key."""
     if not isinstance(asset, dg.AssetsDefinition):
         builder = _BUILDERS.get(argument, "build_products_asset")
-        text = f"pass what a builder such as {builder} returns"
+        text = f"Pass an asset built by a builder such as {builder}."
         if isinstance(asset, dg.AssetKey):
             text += (
-                ". For an asset from a YAML file, pass "
-                "context.build_defs(FOLDER).get_assets_def(KEY) in a function with "
-                "@dagster.definitions"
+                " If the asset is defined in a YAML file, pass "
+                "context.build_defs(FOLDER).get_assets_def(KEY) in a function decorated with "
+                "@dagster.definitions."
             )
-        raise TypeError(f"{argument} must be an asset, not {type(asset).__name__}: {text}")
+        raise TypeError(f"{argument} must be an asset; got {type(asset).__name__}. {text}")
 
 
 def asset_arguments_of(name: str | dg.AssetSpec, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge a name or spec with the user's other arguments for `@dagster.asset`.
+    """Combine an asset's name or spec with the user's other arguments for `@dagster.asset`.
 
-    Unset attributes of the spec are omitted, so the builder's defaults apply.
+    Attributes that the spec does not set are omitted, so that the builder's defaults apply.
     """
     if isinstance(name, str):
         return {"name": checked_name(name, f"Asset {name!r}: "), **given}
     if not isinstance(name, dg.AssetSpec):
         raise TypeError(
-            "name must be the asset's name or a dagster.AssetSpec, but its type is "
-            f"{type(name).__name__}: pass a name, such as 'boots', as the first argument"
+            f"name must be the asset's name or a dagster.AssetSpec; got {type(name).__name__}. "
+            "Pass a name, such as 'boots', as the first argument."
         )
     of_spec = {
         "description": name.description,
@@ -127,7 +130,7 @@ def asset_arguments_of(name: str | dg.AssetSpec, given: Mapping[str, Any]) -> di
 def takes_range(
     backfill_policy: dg.BackfillPolicy | None, partitions_def: dg.PartitionsDefinition[Any] | None
 ) -> bool:
-    """Return whether a run can have a range of partitions."""
+    """Return True if a run can materialize a range of partitions."""
     return bool(backfill_policy and partitions_def)
 
 
@@ -136,11 +139,12 @@ def octogen_asset(
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """Return `@dagster.asset` with this project's defaults.
 
-    The asset's code reference is the line that calls the builder. `own` are the builder's
-    arguments. `given` are the user's, from `asset_arguments_of`: metadata, dependencies, resources
-    and checks are added, any other argument overrides the builder's. `execute` is called instead of
-    the asset's function. It receives the context, and a function that calls the asset's function. A
-    backfill policy is rejected unless the asset `takes_ranges` of partitions.
+    The asset's code reference is the line that calls the builder. `own` contains the builder's
+    arguments, and `given` contains the user's arguments from `asset_arguments_of`. The user's
+    metadata, dependencies, resources and checks are added to the builder's. Any other argument
+    overrides the builder's. The argument `execute` is called instead of the asset's function. It
+    receives the context and a function that calls the asset's function. A backfill policy is
+    rejected unless `takes_ranges` is true.
     """
     defaults = {"group_name": GROUP, "pool": POOL, "kinds": {"octogen", "polars", "parquet"}}
     arguments = {**defaults, **own, **given}
@@ -159,13 +163,13 @@ def octogen_asset(
         )
     execute = arguments.pop("execute", None) or (lambda _context, compute: compute())
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", dg.BetaWarning)  # the policy already warned
+        warnings.simplefilter("ignore", dg.BetaWarning)  # already shown for the backfill policy
         decorator: Callable[[Callable[..., Any]], dg.AssetsDefinition] = dg.asset(**arguments)
     return lambda asset: decorator(_executed(asset, execute))
 
 
 def _executed(asset: Callable[..., Any], execute: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap an asset's function in `execute`, keeping the function's signature for Dagster."""
+    """Return a function with the same signature as the asset's function that calls `execute`."""
 
     @functools.wraps(asset)
     def compute(*args: Any, **arguments: Any) -> Any:
@@ -184,7 +188,7 @@ def _executed(asset: Callable[..., Any], execute: Callable[..., Any]) -> Callabl
 
 
 def _code_reference() -> Metadata:
-    """Return metadata with the line in the user's code that calls this package, if any."""
+    """Return a code reference to the line of user code that calls this package, if there is one."""
     frame, own = inspect.currentframe(), __name__.partition(".")[0]
     while frame and (package := str(frame.f_globals.get("__name__")).partition(".")[0]) == own:
         frame = frame.f_back
@@ -213,26 +217,26 @@ def io_manager_key(asset: dg.AssetsDefinition) -> str:
 
 
 def output_manager(context: dg.AssetExecutionContext) -> tuple[str, Any]:
-    """Return the IO manager key for an asset's output, and the IO manager."""
+    """Return the key of the asset's IO manager, and the IO manager itself."""
     key = io_manager_key(context.assets_def)
     return key, getattr(context.resources, key)
 
 
 def keeps_snapshots(manager: Any) -> bool:
-    """True for a `ParquetSnapshotIOManager`, without importing it."""
+    """Return True for a `ParquetSnapshotIOManager`, a class that this module cannot import."""
     return hasattr(manager, "publication")
 
 
 class _RunEndedError(dg.DagsterError, dg.DagsterExecutionInterruptedError):
-    """An interrupt that ends the run, because Dagster does not retry a Dagster error."""
+    """The run was interrupted and must end. Dagster does not retry an interrupt of this type."""
 
 
 @contextmanager
 def canceling_ends(instance: dg.DagsterInstance | None, run_id: str | None) -> Iterator[None]:
-    """End an interrupted run that was canceled or that is executed manually.
+    """End an interrupted run without a retry if it was canceled or is executed manually.
 
     If the step executes in the run's process, Dagster would otherwise retry the step according to
-    its retry policy. Other interrupts, such as a server shutdown, are left to the policy.
+    its retry policy. After other interrupts, such as a server shutdown, the retry policy applies.
     """
     try:
         with _sigint_raises():
@@ -286,10 +290,10 @@ def require_max_age(max_age: timedelta | None) -> None:
     """Reject a `max_age` that is not a positive timedelta."""
     if max_age is not None and not isinstance(max_age, timedelta):
         raise TypeError(
-            f"max_age must be a timedelta such as timedelta(hours=48), or None, not {max_age!r}."
+            f"max_age must be a timedelta such as timedelta(hours=48), or None; got {max_age!r}."
         )
     if max_age is not None and max_age <= timedelta():
-        raise ValueError(f"max_age must be a positive timedelta or None, not {max_age!r}.")
+        raise ValueError(f"max_age must be a positive timedelta or None; got {max_age!r}.")
 
 
 def hours(time: timedelta) -> float:

@@ -1,4 +1,4 @@
-"""Read the last materialization by partition."""
+"""Reads each partition's latest materialization."""
 
 from collections.abc import Collection, Mapping
 
@@ -8,7 +8,7 @@ from octogen_dagster.errors import dagster_private
 
 DATA_VERSION_TAG = "dagster/data_version"
 READ_AGAIN = " read again in "
-"""In a data version, separates a catalog's version from the ID of the run that read it again."""
+"""Separates the catalog version in a data version from the run ID that makes it unique."""
 _AGAIN = " (indexed again)"
 _SAME_IN = " = "
 _MADE = dg.DagsterEventType.ASSET_MATERIALIZATION
@@ -18,7 +18,7 @@ _OBSERVED = dg.DagsterEventType.ASSET_OBSERVATION
 def latest_ids(
     instance: dg.DagsterInstance, asset: dg.AssetKey, partitions: Collection[str] | None = None
 ) -> Mapping[str, int]:
-    """Return the last materialization's storage ID by partition."""
+    """Return the storage ID of the latest materialization, by partition."""
     read = dagster_private(instance, "get_latest_storage_id_by_partition")
     ids: Mapping[str, int] = read(asset, _MADE, None if partitions is None else set(partitions))
     return ids
@@ -27,10 +27,11 @@ def latest_ids(
 def indexed_again(
     asset: dg.AssetKey, partition: str, data_version: str, version: str
 ) -> dg.AssetObservation:
-    """Return an observation: the partition has the same rows in a later catalog version.
+    """Return an observation which records that a later catalog version has the same rows.
 
-    Dagster would treat an observation of the partition itself as a change. A tag of the
-    materialization would be simpler, but Dagster can only query the data version by partition.
+    It has a separate partition key, because Dagster would treat an observation of the partition
+    itself as a change. A tag on the materialization would be simpler, but Dagster can query only
+    the data version by partition.
     """
     return dg.AssetObservation(
         asset,
@@ -41,14 +42,14 @@ def indexed_again(
 
 
 def catalog_version(data_version: str) -> str:
-    """Return the catalog's version that a data version contains."""
+    """Return the catalog version that is part of a data version."""
     return data_version.partition(READ_AGAIN)[0]
 
 
 def latest_versions(instance: dg.DagsterInstance, asset: dg.AssetKey) -> dict[str, str]:
-    """Return, for each partition, the catalog's version when the partition was last read.
+    """Return, for each partition, the catalog version that was last read.
 
-    It is the last materialization's version, or a later version with the same rows.
+    This is the latest materialization's catalog version, or a later version with the same rows.
     """
     made = _versions(instance, asset, _MADE)
     versions = {partition: catalog_version(tag) for partition, tag in made.items()}
@@ -63,7 +64,7 @@ def latest_versions(instance: dg.DagsterInstance, asset: dg.AssetKey) -> dict[st
 def _versions(
     instance: dg.DagsterInstance, asset: dg.AssetKey, kind: dg.DagsterEventType
 ) -> dict[str, str]:
-    """Return the last event's data version by partition."""
+    """Return the data version in each partition's latest event."""
     read = dagster_private(instance.event_log_storage, "get_latest_tags_by_partition")
     return {
         partition: found[DATA_VERSION_TAG]

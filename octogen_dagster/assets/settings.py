@@ -1,4 +1,4 @@
-"""Base classes for resources, with secrets in environment variables."""
+"""Base classes for resources whose settings can be environment variables."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from octogen_dagster.validation import name_mistakes
 
 
 class NamedSettings(BaseModel):
-    """Base class for resources whose settings are keyword arguments, checked when they load."""
+    """Base class for resources. Settings are keyword arguments that are validated at load time."""
 
     # pydantic's errors quote the rejected value, which might be a secret.
     model_config = ConfigDict(hide_input_in_errors=True, extra="forbid")
@@ -31,10 +31,10 @@ class NamedSettings(BaseModel):
 
 
 class Settings(NamedSettings, dg.ConfigurableResource[Any]):
-    """Settings whose values can be `dagster.EnvVar`s, which are read when the settings are used."""
+    """Base class for settings that can be `dagster.EnvVar`s, whose values are read when needed."""
 
     error: ClassVar[type[OctogenError]]
-    """The error for a variable that is not set."""
+    """The error that is raised if an environment variable is not set."""
 
     def resolved(self) -> Self:
         """Return the settings with environment variables replaced by their values."""

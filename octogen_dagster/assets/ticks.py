@@ -1,14 +1,15 @@
-"""Compute a sensor's run requests, without state outside Dagster's database.
+"""Computes a sensor's run requests from Dagster's database.
 
     wanted       the versions that the source has
-    done         the data version in each partition's last materialization
+    done         the data version in each partition's latest materialization
     tried        runs with the tag `octogen/request`
     in progress  the asset's unfinished runs
 
-A lost tick, a reset cursor or a restarted daemon computes the same requests again.
+The sensor stores no other state. After a lost tick, a reset cursor or a daemon restart, the same
+requests are computed again.
 
-With a backfill policy, a run has a range of partitions: neighbors in Dagster's order, which is the
-order in which they were added.
+With a backfill policy, a run has a range of partitions that are adjacent in Dagster's order, which
+is the order in which they were added.
 """
 
 import hashlib
@@ -23,31 +24,34 @@ from octogen_dagster.assets.definition import RANGE_END_TAG, RANGE_START_TAG
 from octogen_dagster.errors import OctogenError, Persistence, dagster_private
 
 MAX_RUNS = 50
-"""Run requests per tick; the next ticks request the rest."""
+"""Maximum number of run requests per tick. Later ticks request the remaining runs."""
 MAX_NEW_PARTITIONS = 2_000
-"""New partitions per tick. The daemon needs a millisecond to look up each one."""
+"""Maximum number of new partitions per tick. The daemon needs a millisecond for each one."""
 REQUEST_TAG = "octogen/request"
-"""The tag on a requested run: a digest of `<key>@<version>`, or of the asset key for a range.
+"""Tag on each requested run, with a digest of `<key>@<version>` or, for a range, of the asset key.
 
-In the list of runs, the UI truncates tags after 38 characters.
+The digest is short, because the UI truncates tags after 38 characters in the list of runs.
 """
 RUN_KEY_TAG = "dagster/run_key"
-"""The tag with the run key, which combines the request and the tick's time.
+"""Dagster's tag for the run key, which contains the request and the tick's time.
 
-Each retry has its own tick time. Dagster's own run times are in the database's time zone, and a
-separate tag would add a line to each run in the UI.
+The time makes the run keys of retries unique. It also tells when a run was requested: Dagster's run
+times depend on the database's time zone, and a separate tag would add a line to each run in the UI.
 """
 PARTITION_TAG = "dagster/partition"
 
 _FIRST_WAIT, _MAX_WAIT = 600.0, 6 * 3600.0
 MEMORY_SECONDS = 2 * 24 * 3600.0
-"""How long a requested run counts. A key that always fails reaches the longest wait before that."""
+"""How long a requested run counts as a try. Repeated failures reach the maximum wait earlier."""
 _RESUMED_SECONDS = 24 * 3600.0
-"""How long Dagster keeps launching runs after a tick is interrupted."""
+"""How long after an interrupted tick Dagster can still launch the runs that the tick requested."""
 _LONGEST_RUN_SECONDS = 7 * 24 * 3600.0
-"""Age at which an unfinished run counts as dead. Only run monitoring would mark it as failed."""
+"""Age at which an unfinished run is considered dead.
+
+Unless run monitoring is enabled, Dagster never marks such a run as failed.
+"""
 _MOST_ZONES_SECONDS = 24 * 3600.0
-"""Maximum error in run times, because PostgreSQL writes them in its session's time zone."""
+"""Maximum offset of run times, which PostgreSQL stores in its session's time zone."""
 _REQUESTS_IN_A_QUERY = 500
 
 _UNFINISHED = [
@@ -61,7 +65,7 @@ _BEFORE_START = {dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING}
 
 
 KeyRange = tuple[str, str]
-"""A run's first and last key; equal for a single partition."""
+"""A run's first and last key. They are the same if the run has a single partition."""
 
 
 def request_tag(name: str) -> str:
@@ -70,14 +74,14 @@ def request_tag(name: str) -> str:
 
 
 class Wanted(NamedTuple):
-    """A key and its wanted version, or a key for which any version is sufficient."""
+    """A key to materialize in a certain version, or in any version if `version` is empty."""
 
     key: str
     version: str = ""
     since: float = 0.0
-    """The version's time in seconds since 1970, or 0."""
+    """The version's time in seconds since 1970, or 0 if it is unknown."""
     retried: bool = True
-    """False to request a version once in two days, because a faster retry is unlikely to help."""
+    """If false, a version is requested once in two days, because earlier retries rarely help."""
 
     @property
     def name(self) -> str:
@@ -92,13 +96,13 @@ class Wanted(NamedTuple):
 
 
 class Tries(NamedTuple):
-    """How many runs were requested for a key's version, and when the last one was."""
+    """The number of runs requested for a version of a key, and the time of the latest request."""
 
     runs: int
     last_at: float
 
     def are_recent(self, now: float) -> bool:
-        """True until the next retry. A clock jump, in either direction, ends the wait."""
+        """Return True until the next retry is due. A clock change also ends the wait."""
         wait = min(_FIRST_WAIT * 2.0 ** min(self.runs - 1, 6), _MAX_WAIT)
         return abs(now - self.last_at) < wait
 
@@ -111,7 +115,7 @@ class KeyOrder:
         self._position = {key: number for number, key in enumerate(self.keys)}
 
     def between(self, first: str, last: str) -> Sequence[str]:
-        """Return the keys in a range, or only its first and last key if either was deleted."""
+        """Return the keys in a range. If its first or last key was deleted, return only these."""
         if first == last:
             return [first]
         if first in self._position and last in self._position:
@@ -120,17 +124,18 @@ class KeyOrder:
 
 
 class RequestedRun(NamedTuple):
-    """A requested run: its time, its keys and, for a single key, its request tag."""
+    """A run that a sensor requested. Only a run for a single key has a `request` tag."""
 
     requested_at: float
     keys: Sequence[str]
     request: str = ""
 
     def was_for(self, each: Wanted, now: float) -> bool:
-        """True if the run was requested for this version.
+        """Return True if the run was requested for this version.
 
-        A range's run has no tag for each version, so it counts for every version older than the
-        run. If the service's clock is ahead, every version seems newer than the run.
+        A run with a range of partitions has no tag for each version, so it counts for every version
+        that is older than the run. Version times in the future are ignored: if the service's clock
+        is ahead, every version would seem newer than the run.
         """
         if self.request:
             return self.request == each.request
@@ -138,10 +143,10 @@ class RequestedRun(NamedTuple):
 
 
 class TickPlan(NamedTuple):
-    """A tick's run requests and new partitions, and all missing keys."""
+    """A tick's run requests and new partitions, and all keys that need a run."""
 
     requests: list[list[Wanted]]
-    """One list of wanted versions per run, in range order."""
+    """For each run, the list of its keys in the order of the range."""
     new_partitions: list[str]
     missing: list[Wanted]
 
@@ -156,13 +161,14 @@ def plan(
     known: Iterable[str],
     most: int = 1,
 ) -> TickPlan:
-    """Decide what a tick requests; a pure function of its arguments.
+    """Compute a tick's requests. The result depends only on the arguments.
 
-    Keys that were neither done nor tried come first. The rest are sorted by the time of their
-    version or last try, oldest first, so nothing starves. Keys in unfinished runs (`busy`) are
-    skipped, whatever their version. `tried` returns the tries by key. `known` are the existing
-    partitions in Dagster's order; new ones are added behind them. A run has up to `most`
-    neighboring keys, so its range contains only due keys.
+    Keys that were neither materialized nor requested before come first. The other keys are sorted
+    by the time of their version or latest request, oldest first, so that every key gets its turn.
+    Keys in unfinished runs (`busy`) are skipped, whatever their version. `tried` returns the
+    earlier requests by key. `known` contains the existing partitions in Dagster's order, and new
+    partitions are added at the end. A run has at most `most` keys. They are adjacent, so that the
+    run's range contains only keys that are due.
     """
     position = {key: number for number, key in enumerate(known)}
 
@@ -191,7 +197,7 @@ def plan(
     position.update((key, number) for number, key in enumerate(added, len(position)))
     requests = _neighbours([each for each in due if each.key in position], position, most)
     requests = requests[:MAX_RUNS]
-    # A deleted partition counts as done again once it exists, so it is added with its run only.
+    # A deleted partition counts as done once it exists again, so it is added only with its run.
     requested = {each.key for run in requests for each in run}
     new = [key for key in added if key in requested or key not in done]
     return TickPlan(requests, new, missing)
@@ -200,7 +206,7 @@ def plan(
 def _neighbours(
     due: Sequence[Wanted], position: Mapping[str, int], most: int
 ) -> list[list[Wanted]]:
-    """Group due keys into runs with neighboring keys, in the order of `due`."""
+    """Group adjacent keys into runs. The run with the first key in `due` comes first."""
     if most == 1:
         return [[each] for each in due]
     runs: list[list[int]] = []
@@ -217,7 +223,10 @@ def _neighbours(
 def count_tries(
     missing: Iterable[Wanted], runs: Iterable[RequestedRun], now: float
 ) -> dict[str, Tries]:
-    """Count each missing key's runs in the last two days; `runs` are sorted oldest first."""
+    """Count the runs that were requested for each key in the last two days.
+
+    `runs` must be sorted, oldest first.
+    """
     tries: dict[str, Tries] = {}
     by_key = {each.key: each for each in missing}
     for run in runs:
@@ -230,7 +239,7 @@ def count_tries(
 
 
 def most_in_a_run(asset: dg.AssetsDefinition) -> int:
-    """Return how many partitions a run can have under the asset's backfill policy."""
+    """Return the maximum number of partitions that the asset's backfill policy allows in a run."""
     policy = asset.backfill_policy
     return 1 if policy is None else policy.max_partitions_per_run or sys.maxsize
 
@@ -262,8 +271,8 @@ def request_runs(
 ) -> dg.SensorResult:
     """Plan a tick from Dagster's database and return its requests.
 
-    Read `busy` before `wanted`, and `done` after it. Otherwise a run that ends in between with a
-    newer version would be requested again.
+    The caller must read `busy` before `wanted`, and `done` after it. Otherwise, a key would be
+    requested again if its run ends in between with a newer version.
     """
     instance = context.instance
     order = KeyOrder(instance.get_dynamic_partitions(str(partitions.name)))
@@ -284,7 +293,7 @@ def request_runs(
     left = len(missing) - sum(map(len, requests))
     if left:
         context.log.info(
-            f"{left:,} more are due or wait for their next try; the next ticks request them."
+            f"{left:,} more partitions need a run or wait for a retry. Later ticks request them."
         )
     requested_at = datetime.fromtimestamp(now, UTC).isoformat()
 
@@ -318,7 +327,7 @@ def request_assets(
     now: float,
     nothing_due: str,
 ) -> dg.SensorResult:
-    """Plan a tick for assets without partitions, requesting one run for each key of `assets`."""
+    """Plan a tick for assets without partitions. Each key in `assets` gets a separate run."""
 
     def read_tries(some: Sequence[Wanted]) -> Mapping[str, Tries]:
         keys = {each.request: each.key for each in some}
@@ -350,7 +359,7 @@ def read_busy(
     now: float,
     key_of: Callable[[str], str | None] = str,
 ) -> list[KeyRange]:
-    """Read the keys that have a queued or running run, whoever requested it.
+    """Return the keys in all queued or running runs, even if the sensor did not request them.
 
     Runs without an asset selection are ignored.
     """
@@ -364,7 +373,7 @@ def read_busy(
 
 
 def _may_be_at_work(run: dg.RunRecord, now: float) -> bool:
-    """False for a run that never ended, or whose launch was cut off when the daemon stopped."""
+    """Return False if a run seems dead, or was never launched because the daemon stopped."""
     status = run.dagster_run.status
     if status in _BEFORE_START:
         return abs(now - _requested_at(run)) < _RESUMED_SECONDS
@@ -373,7 +382,7 @@ def _may_be_at_work(run: dg.RunRecord, now: float) -> bool:
 
 
 def _key_range(run: dg.RunRecord, key_of: Callable[[str], str | None]) -> KeyRange | None:
-    """Return a run's first and last key, if any."""
+    """Return a run's first and last key, or None if the run has no partitions."""
     tags = run.dagster_run.tags
     partition = tags.get(PARTITION_TAG, "")
     first = key_of(tags.get(RANGE_START_TAG, partition))
@@ -390,7 +399,7 @@ def _read_runs(
     order: KeyOrder,
     key_of: Callable[[str], str | None],
 ) -> Iterator[RequestedRun]:
-    """Read the recent runs requested for missing keys, newest last."""
+    """Yield recent runs that were requested for missing keys, oldest first."""
     of_range = request_tag(asset.to_user_string())
     requests = [of_range, *(each.request for each in missing)]
     for run in _read_requested(instance, requests, now):
@@ -405,10 +414,10 @@ def _read_runs(
 def _read_requested(
     instance: dg.DagsterInstance, requests: Sequence[str], now: float
 ) -> list[dg.RunRecord]:
-    """Read the recent runs with these request tags, newest last."""
+    """Return recent runs with one of these request tags, oldest first."""
     begin = datetime.fromtimestamp(now - MEMORY_SECONDS - _MOST_ZONES_SECONDS, UTC)
     recent = dg.RunsFilter(created_after=begin)
-    # Reading a run costs about ten times as much as querying one.
+    # Reading a run takes about ten times as long as querying for a tag.
     if 10 * instance.get_runs_count(recent) < len(requests):
         wanted, records = set(requests), list(instance.get_run_records(recent))
         records = [run for run in records if run.dagster_run.tags.get(REQUEST_TAG) in wanted]
@@ -422,7 +431,7 @@ def _read_requested(
 
 
 def _requested_at(run: dg.RunRecord) -> float:
-    """Return the time when a tick requested the run; without one, its creation time."""
+    """Return the time of the tick that requested the run, or else the run's creation time."""
     tags, at = run.dagster_run.tags, run.create_timestamp
     if REQUEST_TAG in tags and RUN_KEY_TAG in tags:
         at = datetime.fromisoformat(tags[RUN_KEY_TAG].rpartition(" ")[2])
@@ -437,7 +446,7 @@ def named_partitions(
         return partitions_def
     raise ValueError(
         f"Asset {asset.key.to_user_string()!r} must have a DynamicPartitionsDefinition with a "
-        f"name, so that {what} can be added to it."
+        f"name, so that the sensor can add {what} to it."
     )
 
 
@@ -447,24 +456,24 @@ _MAY_FAIL = ", and the third tick in a row without a response fails"
 def skip_or_fail(
     context: dg.SensorEvaluationContext, sensor: str, problem: str, error: Exception
 ) -> dg.SkipReason:
-    """Skip a tick whose source failed with a transient error; fail it for a permanent one.
+    """Skip the tick if the error is transient. Fail the tick if the error is permanent.
 
-    Dagster alerts on failed ticks only. If an error might be transient or permanent, the third tick
-    in a row fails. Errors from other libraries count as permanent, because they usually mean that a
-    setting is invalid.
+    Dagster sends alerts only for failed ticks. If an error might be transient or permanent, the
+    third tick in a row fails. Errors from other libraries count as permanent, because they usually
+    mean that a setting is invalid.
     """
     persistence = error.persistence if isinstance(error, OctogenError) else Persistence.PERMANENT
     if persistence is Persistence.PERMANENT:
         raise dg.Failure(f"{problem}. {error}") from None
     is_unclear = persistence is Persistence.UNCLEAR
     if is_unclear and _had_no_answer_twice(context, sensor):
-        raise dg.Failure(f"{problem}, for the third tick in a row or longer. {error}") from None
+        raise dg.Failure(f"{problem} in at least three ticks in a row. {error}") from None
     tries_again = f"the next tick tries again{_MAY_FAIL if is_unclear else ''}"
     return dg.SkipReason(f"{problem}; {tries_again}. {error}")
 
 
 def _had_no_answer_twice(context: dg.SensorEvaluationContext, sensor: str) -> bool:
-    """Return whether the sensor's last two ticks failed, or were skipped without a response."""
+    """Return True if each of the last two ticks failed, or was skipped for lack of a response."""
     location = context.code_location_origin
     if context.repository_name is None or location is None:  # called directly, as tests do
         return False

@@ -53,36 +53,37 @@ def build_products_asset(
     single run. For the columns, see `octogen_dagster.schemas.PRODUCT_SCHEMA`.
 
     Octogen charges $0.014 for each page of 100 products, or $140 for a catalog with a million
-    products. Reading a catalog that Octogen shares in BigQuery costs nothing at Octogen: see
+    products. Octogen does not charge for reads of a catalog that it shares in BigQuery: see
     `build_linked_products_asset`.
 
     Args:
-        name: The asset's name or `dagster.AssetSpec`. The builder supplies whatever a spec leaves
-            unset. To put a catalogs asset upstream, pass it as `deps` here, not in the spec.
+        name: The asset's name or `dagster.AssetSpec`. The builder's defaults apply to attributes
+            that the spec does not set. To make a catalogs asset upstream, pass it as `deps` here,
+            not in the spec.
         search: The search, or a mapping with its fields. Defaults to all catalogs in the
             resource's `catalog_source`.
         partitions_def: Partitions by catalog (`catalog_partitions`), by time (`snapshot_days`) or
             by both (`catalog_days`). A catalog's partition reads only that catalog. Past times are
             rejected, because the service has current data only.
-        min_rows_percent: The minimum size for a snapshot of whole catalogs, in percent of the
-            previous snapshot's rows. A run that reads fewer rows, or none, fails and keeps the
-            previous snapshot; `accept_shrinking: true` in the run configuration accepts it for one
-            run. 0 disables the limit. It does not apply to searches with filters or
-            `max_products`.
+        min_rows_percent: The minimum size for a snapshot of whole catalogs, as a percentage of the
+            previous snapshot's row count. A run that reads fewer rows, or none, fails and keeps the
+            previous snapshot. To accept a smaller snapshot for one run, set
+            `accept_shrinking: true` in the run configuration. 0 disables the limit. The limit does
+            not apply to searches with filters or `max_products`.
         resource_key: The `OctogenResource`'s key. Change it to use more than one resource.
         asset_arguments: Any other argument for `@dagster.asset`, such as `pool`, `kinds`,
             `group_name`, `owners`, `tags`, `description`. `deps=[catalogs]` shows a
             `build_catalogs_asset` asset upstream; it triggers automation conditions for new
             partitions only. The default `retry_policy` retries a failed run three times, after 10,
             30 and 70 seconds. Errors that a retry cannot fix (status 401, 402, 403, 404 or 422, or
-            a spent budget) are never retried. With a `backfill_policy`, a run reads several
-            partitions and publishes, checks, reports and retries each one separately; downstream
+            an exhausted budget) are never retried. With a `backfill_policy`, a run reads several
+            partitions and publishes, checks, reports and retries each one separately. Downstream
             assets are not built in the same run.
 
     Raises:
-        ValueError: The search names catalogs although each partition is a catalog; the time
-            partitions do not include the present; the two dimensions are not a catalog and a time;
-            or `min_rows_percent` is not between 0 and 100.
+        ValueError: The search contains `catalogs` although each partition is a catalog, the time
+            partitions do not include the current time, the two dimensions are not a catalog and a
+            time, or `min_rows_percent` is not between 0 and 100.
         pydantic.ValidationError: The mapping is not a valid search.
     """
     given = asset_arguments_of(name, asset_arguments)
@@ -140,19 +141,19 @@ def build_products_asset(
 def _check_partitions(name: str, partitions: PartitionLayout, search: ProductSearch) -> None:
     if partitions.catalogs is not None and search.catalogs:
         raise ValueError(
-            f"Asset {name!r}: each partition is a catalog, so the search cannot name catalogs. "
-            "Remove `catalogs` from the search."
+            f"Each partition of asset {name!r} is a catalog, so the search cannot contain "
+            "`catalogs`. Remove `catalogs` from the search."
         )
     if partitions.times is not None and partitions.times.end_offset < 1:
         raise ValueError(
-            f"Asset {name!r}: the time partitions do not include the present, but the service has "
-            "current data only. Set end_offset=1, or use octogen_dagster.snapshot_days or "
-            "catalog_days."
+            f"The time partitions of asset {name!r} do not include the current time, but the "
+            "service has current data only. Set end_offset=1, or use octogen_dagster.snapshot_days "
+            "or catalog_days."
         )
 
 
 def _configured_search(run: SnapshotRun[CatalogService]) -> tuple[ProductSearch, bool]:
-    """Return the search in the run configuration and whether the run accepts a smaller snapshot."""
+    """Return the run configuration's search, and True if the run accepts a smaller snapshot."""
     config = dict(run.context.op_execution_context.op_config)
     accepts_shrinking = config.pop(ACCEPT_SHRINKING)
     try:
@@ -177,10 +178,10 @@ def _description(search: ProductSearch, partitions: PartitionLayout) -> str:
 
 
 class _PartitionRead:
-    """One partition's read, or the whole read if the asset is unpartitioned."""
+    """Prepares the read for one partition, or for an asset without partitions."""
 
     requests = 0
-    """Requests sent to list the catalogs; the run's partitions share that list."""
+    """Number of requests that listed the catalogs. All partitions in a run share the list."""
 
     def __init__(
         self,
@@ -203,13 +204,14 @@ class _PartitionRead:
 
     @property
     def catalog(self) -> str | None:
-        """The search's only catalog; None if it reads several or all."""
+        """The only catalog in the search, or None if the search reads several or all catalogs."""
         return self.search.catalogs[0] if len(self.search.catalogs) == 1 else None
 
     def data_version(self, catalogs: Iterable[CatalogState]) -> dg.DataVersion | None:
-        """Return the version of the search's only catalog in a list of catalogs.
+        """Return the version of the search's only catalog, according to a list of catalogs.
 
-        The list is from before the read, so the sensor notices a catalog re-indexed during the run.
+        The list was requested before the read, so that the sensor notices if the catalog is
+        re-indexed during the run.
         """
         versions = {state.catalog: state.version for state in catalogs}
         version = versions.get(self.catalog or "")
@@ -228,7 +230,8 @@ class _PartitionRead:
     def require_catalogs(self) -> Sequence[CatalogState] | None:
         """Fail before the read if the API key has no access to a catalog in the search.
 
-        Only `GrantedCatalogs` knows what the key can access; other sources log the missing catalog.
+        Only `GrantedCatalogs` lists what the key has access to. If another source does not list a
+        catalog, this is only logged.
         """
         catalogs, source = self.list_catalogs(), self.service.catalog_source
         keys = {state.catalog for state in catalogs or ()}
@@ -242,7 +245,7 @@ class _PartitionRead:
             raise self._withdrawn(
                 missing[0],
                 f"Catalog {missing[0]!r} is not granted to this key. Granted: {printable(named)}. "
-                "Ask Octogen for access or correct the partition key or the search.",
+                "Ask Octogen for access, or correct the partition key or the search.",
             )
         self._run.context.log.info(
             f"{source!r} does not list catalog {missing[0]!r}. Requesting it anyway."
@@ -251,7 +254,7 @@ class _PartitionRead:
         return catalogs
 
     def explain(self, error: OctogenError) -> Exception | None:
-        """Return the error to raise if the catalog might have been withdrawn."""
+        """Return a permanent error if the catalog might have been withdrawn, otherwise None."""
         is_withdrawn = getattr(error, "detail", CATALOG_NOT_FOUND) == CATALOG_NOT_FOUND
         return self._withdrawn(self.catalog, str(error)) if is_withdrawn and self.catalog else None
 
@@ -270,12 +273,12 @@ class _PartitionRead:
         if statistics.complete and not statistics.rows:
             subject = f"Catalog {self.catalog!r}" if self.catalog else "The search"
             context.log.warning(
-                f"{subject} returned no products. Check its filters and the API key's access."
+                f"{subject} returned no products. Check the filters and the API key's access."
             )
 
 
 def _ignore_catalogs_assets(asset_arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Make the automation condition ignore catalogs assets, which only add partitions."""
+    """Change the automation condition to ignore catalogs assets, which only add partitions."""
     lists = [
         key
         for dep in asset_arguments.get("deps") or ()
@@ -300,9 +303,9 @@ def _require_partition(
     ):
         raise dg.Failure(
             f"Partition {key!r} of {context.asset_key.to_user_string()} was deleted while this run "
-            "was queued. Nothing was read, and an existing snapshot is kept. Add the partition "
-            "again and materialize it, or wait until the catalog sensor adds it when Octogen next "
-            "indexes the catalog.",
+            "was queued. Nothing was read, and any existing snapshot is kept. Add the partition "
+            "again and materialize it, or wait for the catalog sensor to add it the next time "
+            "Octogen indexes the catalog.",
             allow_retries=False,
         )
 
@@ -311,10 +314,11 @@ def _advice_on_partition(catalogs: dg.PartitionsDefinition[Any] | None, key: str
     if not isinstance(catalogs, dg.DynamicPartitionsDefinition):
         return ""
     return (
-        " You can keep a mistyped partition: sensors never request it, but schedules do. To delete "
-        'it, use "Delete partitions" on the asset\'s page, or '
+        ' If the partition key is mistyped, delete the partition with "Delete partitions" on the '
+        "asset's page, or with "
         f"DagsterInstance.get().delete_dynamic_partition({catalogs.name!r}, {key!r}). Dagster then "
-        "cannot show the Automation tab for downstream assets until you add the key again."
+        "cannot show the Automation tab for downstream assets until you add the key again. If you "
+        "keep the partition, schedules continue to request it, but sensors never do."
     )
 
 
@@ -334,7 +338,7 @@ def search_config(search: ProductSearch, *, catalogs: bool = True) -> dict[str, 
 
 
 def _config_type(annotation: Any) -> Any:
-    """Return Dagster's configuration type for a field's type."""
+    """Convert a field's type annotation to a Dagster configuration type."""
     if get_origin(annotation) is Annotated:  # the model checks the limits
         annotation = get_args(annotation)[0]
     inner = [each for each in get_args(annotation) if each is not NoneType]

@@ -36,7 +36,7 @@ from octogen_dagster.snapshots.partitions import PartitionLayout, keys_by_catalo
 # Dagster ends ticks after 60 s, and the sensor needs time to store its result.
 LISTING_TIMEOUT = 30.0
 _MAX_LISTING_SECONDS = 35.0
-"""The time limit in seconds for a tick's requests and waits, even if the source is slow."""
+"""Time limit for all requests and retries in a tick, in seconds."""
 
 
 def build_catalog_sensor(
@@ -56,24 +56,24 @@ def build_catalog_sensor(
     `backfill_policy`, a run can cover several due catalogs that are adjacent in Dagster's partition
     order.
 
-    The index time is `lastIndexedAt`, or `computedAt` with `ShopCatalogs`. `NamedCatalogs` have no
+    The index time is `lastIndexedAt`, or `computedAt` for `ShopCatalogs`. `NamedCatalogs` have no
     index time: each catalog is requested until it has a snapshot, so use a schedule instead. A
     catalog whose index time becomes unknown is not requested, and a new catalog waits until it has
     products. If a run fails to publish a snapshot, the catalog is requested again after 10 minutes,
-    then 20, up to 6 hours. Catalogs that are no longer listed are not requested; the check `fresh`
-    lists them, and their data is kept.
+    then 20, up to 6 hours. Catalogs that are no longer listed are not requested. Their data is
+    kept, and the check `fresh` lists these catalogs.
 
-    If a listing fails temporarily, the tick is skipped with the reason. The tick fails if the API
-    key is missing or rejected, the account is out of credit, a setting is invalid, or the service
-    is unavailable for the third tick in a row. If some shops fail, the sensor continues with the
-    others.
+    If a request for the list of catalogs fails temporarily, the tick is skipped with the reason.
+    The tick fails if the API key is missing or rejected, the account is out of credit, a setting is
+    invalid, or the service is unavailable for the third tick in a row. If some shops fail, the
+    sensor continues with the others.
 
     The sensor stores no state: it compares index times with the data versions of materializations,
     and finds its earlier requests by the run tag `octogen/request`.
 
     Args:
         products: An asset built by `build_products_asset`, with dynamic catalog partitions or with
-            catalog and time partitions. Runs are requested for the present time.
+            catalog and time partitions. Runs are requested for the current time partition.
         name: The sensor's name. Defaults to `<products>_catalog_sensor`.
         minimum_interval_seconds: Minimum seconds between two ticks.
         resource_key: The `OctogenResource`'s key. Change it to use more than one resource.
@@ -157,7 +157,7 @@ def _wanted(
 def _latest_versions(
     context: dg.SensorEvaluationContext, asset: dg.AssetKey, partitions: PartitionLayout
 ) -> tuple[Mapping[str, str], str | None]:
-    """Return each catalog's latest snapshot version, and the sensor's next cursor."""
+    """Return the version of each catalog's latest snapshot, and the sensor's new cursor."""
     if partitions.times is None:
         return latest_versions(context.instance, asset), None
     cached = _CachedVersions.load(context.cursor)
@@ -174,7 +174,7 @@ def service_of_a_tick(octogen: OctogenResource) -> CatalogService:
 
 
 class _CachedVersions(msgspec.Struct):
-    """Each catalog's latest snapshot version on any day, cached in the sensor's cursor.
+    """The version of each catalog's latest snapshot, cached in the sensor's cursor.
 
     With catalog and day partitions, reading a year's materializations takes seconds. If the cursor
     is missing or unreadable, all materializations are read again.
@@ -241,7 +241,7 @@ class _CachedVersions(msgspec.Struct):
 
 
 def _wiped_at(instance: dg.DagsterInstance, asset: dg.AssetKey) -> float:
-    """Return when an asset was last wiped, or 0."""
+    """Return the time at which an asset was last wiped, or 0 if it has never been wiped."""
     for record in instance.get_asset_records([asset]):
         details = record.asset_entry.asset_details
         return (details and details.last_wipe_timestamp) or 0.0
@@ -250,4 +250,7 @@ def _wiped_at(instance: dg.DagsterInstance, asset: dg.AssetKey) -> float:
 
 _RECORDS_AT_ONCE = 1_000
 _EVENTS_READ_AGAIN = 1_000
-"""Events from concurrent transactions can become visible after events with a larger id."""
+"""Number of earlier events that each tick reads again.
+
+Events from concurrent transactions can become visible after events with a larger ID.
+"""

@@ -39,13 +39,13 @@ def build_catalogs_asset(
 
     The check `all_shops_listed` fails if a shop in `ShopCatalogs` has no catalogs in the table,
     because Octogen does not cover the shop or the request failed. The metadata entry
-    `octogen/shops_left_out` names these shops with the reasons.
+    `octogen/shops_left_out` lists these shops with the reasons.
 
     Args:
         name: The asset's name or `dagster.AssetSpec`.
         partitions_def: Dynamic partitions to which each run adds new catalogs. Pass the products
-            asset's partitions. Catalogs whose key is not a valid partition key appear in the table
-            only.
+            asset's partitions. Catalogs whose key is not a valid partition key appear only in the
+            table.
         resource_key: The `OctogenResource`'s key. Change it to use more than one resource.
         asset_arguments: Any other argument for `@dagster.asset`.
     """
@@ -54,7 +54,7 @@ def build_catalogs_asset(
     check = dg.AssetCheckSpec(
         _ALL_SHOPS_LISTED,
         asset=asset_key(given),
-        description="Every shop in the catalog source has catalogs in the table.",
+        description="The table contains catalogs for every shop in the catalog source.",
     )
 
     @snapshot_asset(
@@ -105,7 +105,7 @@ def _all_shops_listed(left_out: Mapping[str, str]) -> dg.AssetCheckResult:
         passed=not left_out,
         description=f"{shops} no catalogs in the table. {' '.join(reasons)}"
         if left_out
-        else "Every shop in the catalog source has catalogs in the table.",
+        else "The table contains catalogs for every shop in the catalog source.",
     )
 
 

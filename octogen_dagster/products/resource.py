@@ -58,7 +58,7 @@ T = TypeVar("T")
 def _blocking(
     operation: Callable[Concatenate[OctogenClient, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate["_Operations", P], T]:
-    """Wrap a client operation in a method that calls it through a `BlockingClient`."""
+    """Convert an asynchronous client method to a blocking method."""
 
     @functools.wraps(operation)
     def call(self: "_Operations", /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -70,7 +70,7 @@ def _blocking(
 
 
 class _Operations:
-    """Blocking `OctogenClient` operations, each with its own client."""
+    """Blocking versions of the `OctogenClient` methods. Each call opens a separate client."""
 
     def service(self) -> CatalogService:
         raise NotImplementedError
@@ -107,13 +107,13 @@ class OctogenResource(NamedSettings, dg.ConfigurableResource[Any], _Operations):
     )
     host: str | None = Field(
         default=None,
-        description="API host, used as api.<host>, such as storerouter.ai. Defaults to "
-        "OCTOGEN_HOST in the process that runs the step, then octogen.ai.",
+        description="API host, such as storerouter.ai. Requests are sent to api.<host>. Defaults "
+        "to OCTOGEN_HOST in the process that runs the step, then octogen.ai.",
     )
     base_url: str | None = Field(
         default=None,
-        description="API base URL: https, or http for this machine. Defaults to OCTOGEN_BASE_URL "
-        "in the process that runs the step, then the host's URL.",
+        description="API base URL. It must use https, or it can use http on this machine. Defaults "
+        "to OCTOGEN_BASE_URL in the process that runs the step, then the host's URL.",
     )
     timeout: float = Field(
         default=DEFAULT_TIMEOUT,
@@ -193,7 +193,7 @@ class OctogenResource(NamedSettings, dg.ConfigurableResource[Any], _Operations):
 
     @classmethod
     def _is_cm_resource_cls(cls) -> bool:
-        """Return False, so that Dagster does not require `with`: sources need no setup."""
+        """Return False, because catalog sources need no setup. Dagster would require `with`."""
         return False
 
     @field_validator("reserved_percent", "max_extra_pages_percent")
@@ -250,7 +250,7 @@ class OctogenResource(NamedSettings, dg.ConfigurableResource[Any], _Operations):
 
     @property
     def spending(self) -> Spending:
-        """The budget and this resource's request costs in this process."""
+        """The budget, and the costs of this resource's requests in this process."""
         return self._spending
 
     def client(self) -> OctogenClient:
@@ -281,7 +281,7 @@ class OctogenResource(NamedSettings, dg.ConfigurableResource[Any], _Operations):
         ]
 
     def listed_product_counts(self) -> dict[str, int | None] | None:
-        """Return product counts by catalog, or None if a part of the source cannot be read.
+        """Return product counts by catalog, or None if some catalogs could not be listed.
 
         Raises:
             MissingAPIKeyError: No API key is set.
@@ -313,8 +313,8 @@ class OctogenResource(NamedSettings, dg.ConfigurableResource[Any], _Operations):
                 `context.partition_time_window`. The read is rejected if the window does not
                 include the present.
             min_rows_percent: The minimum size for a snapshot of whole catalogs that
-                `ParquetSnapshotIOManager` publishes, in percent of the previous snapshot's rows. 0
-                disables the limit and also publishes empty snapshots.
+                `ParquetSnapshotIOManager` publishes, as a percentage of the previous snapshot's row
+                count. 0 disables the limit and also publishes empty snapshots.
 
         Raises:
             MissingAPIKeyError: No API key is set. Raised before the frame is executed.
@@ -332,7 +332,7 @@ class OctogenResource(NamedSettings, dg.ConfigurableResource[Any], _Operations):
 
 @dataclass(frozen=True)
 class _CatalogSourceRequirement:
-    """A Dagster resource requirement that the Octogen resource has a catalog source."""
+    """Makes Dagster require that an asset's `OctogenResource` has a catalog source."""
 
     asset: str
     resource_key: str

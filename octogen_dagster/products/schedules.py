@@ -23,7 +23,7 @@ def build_snapshot_schedule(
 ) -> dg.ScheduleDefinition:
     """Build a schedule that snapshots a search, or every catalog that has a partition.
 
-    If the asset has time partitions, each tick requests the present ones, because the service has
+    If the asset has time partitions, each tick requests the current one, because the service has
     current data only. If the asset has a `backfill_policy`, a run covers as many catalogs as the
     policy allows, in Dagster's partition order. Runs for a mistyped or withdrawn catalog fail with
     an explanation until you delete its partition.
@@ -38,7 +38,7 @@ def build_snapshot_schedule(
     require_asset(products, "products")
     partitions = PartitionLayout(products.partitions_def)
     which = "" if partitions.catalogs is None else " for each catalog that has a partition"
-    when = "" if partitions.times is None else ", in the present time partition"
+    when = "" if partitions.times is None else ", in the current time partition"
     arguments: dict[str, Any] = {
         "name": name or f"{products.key.to_python_identifier()}_schedule",
         "cron_schedule": cron_schedule,

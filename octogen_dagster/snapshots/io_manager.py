@@ -264,7 +264,7 @@ def _by_partition(
     subject = f"Asset {context.asset_key.to_user_string()}"
     if not isinstance(made, Mapping):
         raise TypeError(
-            f"{subject} returned a value of the type {type(made).__name__} in a run of "
+            f"{subject} returned a value of type {type(made).__name__} in a run of "
             f"{len(partitions):,} partitions. Return a dict that maps each key in "
             f"context.partition_keys to {RETURNED}."
         )

@@ -45,7 +45,7 @@ _LOADED = (
 )
 NEEDS_FILES = "It reads snapshot files and their metadata, which no other IO manager stores."
 NEEDS_RANGE = (
-    "A run of several partitions handles each partition separately. If you remove the "
+    "A run of several partitions handles each partition separately. Without a "
     "backfill_policy, each partition gets its own run, which works with any IO manager."
 )
 

@@ -275,7 +275,7 @@ def test_many_new_catalogs_come_in_turn_and_the_log_says_so(
     assert len(result.run_requests or ()) == 50
     (added,) = result.dynamic_partitions_requests or ()
     assert len(added.partition_keys) == 2_000
-    assert "2,050 more are due or wait for their next try" in capfd.readouterr().err
+    assert "2,050 more partitions need a run or wait for a retry" in capfd.readouterr().err
 
 
 def test_awkward_keys_are_partitions_and_one_that_cannot_be_is_logged(

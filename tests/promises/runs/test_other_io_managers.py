@@ -211,7 +211,7 @@ def test_an_overridden_handle_output_is_told_that_builders_do_not_call_it(
     for kind in (Own, Named):
         given = resources(service, kind(base_dir=str(tmp_path)))
         result = dg.materialize([boots], resources=given, instance=instance)
-        told = said(instance, result.run_id, "is a Own that overrides handle_output")
+        told = said(instance, result.run_id, "'io_manager' overrides handle_output")
         assert len(told) == (kind is Own)
 
 
@@ -249,7 +249,7 @@ def test_a_run_of_several_partitions_ends_before_it_is_paid(
     assert not result.success
     assert len(service.requests) == before
     (failure,) = [event for event in result.all_events if event.is_step_failure]
-    assert "without a backfill_policy" in str(failure.event_specific_data)
+    assert "Without a backfill_policy" in str(failure.event_specific_data)
 
 
 def test_the_snapshots_of_a_range_are_not_taken_for_those_of_each_partition(
@@ -281,7 +281,7 @@ def test_the_snapshots_of_a_range_are_not_taken_for_those_of_each_partition(
     )
     assert not result.success
     (failure,) = [event for event in result.all_events if event.is_step_failure]
-    assert "without a backfill_policy" in str(failure.event_specific_data)
+    assert "Without a backfill_policy" in str(failure.event_specific_data)
 
 
 class InMemory(dg.IOManager):

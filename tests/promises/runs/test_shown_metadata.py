@@ -89,7 +89,7 @@ def test_sensors_and_schedules_say_what_they_request() -> None:
     assert descriptions == [
         "Requests boots.",
         "Requests catalogs for each catalog that has a partition.",
-        "Requests history for each catalog that has a partition, in the present time partition.",
+        "Requests history for each catalog that has a partition, in the current time partition.",
     ]
     assert (od.build_catalog_sensor(catalogs).description or "").startswith("Requests catalogs for")
     assert od.build_catalog_sensor(catalogs, description="Mine.").description == "Mine."

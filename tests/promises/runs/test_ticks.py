@@ -198,7 +198,7 @@ def test_a_service_that_is_not_there_fails_the_third_tick_in_a_row(
         for _ in range(2):
             assert (catalogs.tick().skip_reason or "").startswith(f"{problem}; the next tick")
         for _ in range(2):
-            assert f"{problem}, for the third tick in a row or longer. " in catalogs.failure()
+            assert f"{problem} in at least three ticks in a row. " in catalogs.failure()
     catalogs.tick()
     assert catalogs.read() == Counter(["northpeak", "strada"])
 
@@ -221,6 +221,6 @@ def test_a_control_plane_that_is_not_there_fails_the_third_tick_in_a_row(
         nowhere.setenv("OCTOGEN_MCP_ACCESS_TOKEN", "token")
         for _ in range(2):
             assert (listings.tick().skip_reason or "").startswith(f"{problem}; the next tick")
-        assert f"{problem}, for the third tick in a row or longer. " in listings.failure()
+        assert f"{problem} in at least three ticks in a row. " in listings.failure()
     listings.tick()
     assert listings.read() == Counter(["northpeak"])

@@ -68,7 +68,7 @@ def test_a_function_takes_the_run_the_partition_and_the_inputs(
 
 def test_an_input_is_an_asset() -> None:
     of: Any = "shop"
-    with pytest.raises(TypeError, match="products must be an asset, not str"):
+    with pytest.raises(TypeError, match="products must be an asset; got str"):
         snapshot_inputs(products=of)
 
 

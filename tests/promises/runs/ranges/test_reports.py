@@ -371,10 +371,13 @@ def test_an_asset_of_ones_own_returns_a_frame_for_each_partition(
 @pytest.mark.parametrize(
     ("made", "problem"),
     [
-        (pl.LazyFrame({"a": [1]}), "returned LazyFrame in a run of 2 partitions. Return a dict"),
+        (
+            pl.LazyFrame({"a": [1]}),
+            "value of type LazyFrame in a run of 2 partitions. Return a dict",
+        ),
         (
             {"shop0": pl.LazyFrame({"a": [1]})},
-            "nothing for 1 of the run's 2 partitions, such as 'shop1'",
+            "without a frame for 1 of the run's 2 partitions, such as 'shop1'",
         ),
         (
             dict.fromkeys([*CATALOGS[:2], "shop5"], pl.LazyFrame({"a": [1]})),

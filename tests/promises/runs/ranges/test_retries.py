@@ -100,7 +100,10 @@ def test_a_service_that_is_down_is_not_asked_for_each_catalog(project: Project) 
     with Sandbox(catalogs=dict.fromkeys(keys, 10), generation="current") as sandbox:
         sandbox.inject(Fault("status", 503, path="/products/search"))
         text = failure(run(project, sandbox, [products], keys, concurrency=1))
-    assert "16 of 20 partitions of products failed. 4 were not read, because 16 in a row" in text
+    assert (
+        "16 of 20 partitions of products failed. 4 were not read, because 16 partitions in a row"
+        in text
+    )
     assert "Not read:\n'shop16'\n'shop17'\n'shop18'\n'shop19'" in text
 
 
