@@ -245,7 +245,7 @@ class _PartitionRead:
             raise self._withdrawn(
                 missing[0],
                 f"Catalog {missing[0]!r} is not granted to this key. Granted: {printable(named)}. "
-                "Ask Octogen for access, or correct the partition key or the search.",
+                "Ask Octogen for access or correct the partition key or the search.",
             )
         self._run.context.log.info(
             f"{source!r} does not list catalog {missing[0]!r}. Requesting it anyway."

@@ -192,7 +192,7 @@ def _check_parameters(make: MakeSnapshot, inputs: Sequence[str]) -> None:
     except TypeError as error:
         raise TypeError(
             f"The snapshot asset's function {make.__name__} has the wrong parameters ({error}). "
-            f"Define it as def {make.__name__}({', '.join(('run', 'partition', *inputs))})."
+            f"Write def {make.__name__}({', '.join(('run', 'partition', *inputs))})."
         ) from None
 
 

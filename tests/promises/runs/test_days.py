@@ -109,7 +109,7 @@ def test_a_run_removes_what_killed_runs_of_other_days_and_catalogs_left(project:
 
 
 def test_partitions_without_the_present_are_refused_at_once() -> None:
-    with pytest.raises(ValueError, match=r"'products': .* Set end_offset=1"):
+    with pytest.raises(ValueError, match=r"'products' do not include .* Set end_offset=1"):
         build_products_asset("products", partitions_def=dg.DailyPartitionsDefinition(START))
 
 
