@@ -17,7 +17,7 @@ EXPECTED = {
     "price drop": "alerts/",
     "what is octogen": "",
     "competitor": "notify-slack/",
-    "which asset do I want": "which-asset/",
+    "which asset do I need": "which-asset/",
     "fivetran": "coming-from/",
 }
 """A page for each query; the address of the home page is empty."""
