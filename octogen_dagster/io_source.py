@@ -21,25 +21,25 @@ _RETURN_TIMEOUT = 0.1
 Read: TypeAlias = (
     "Callable[[list[str] | None, pl.Expr | None, int | None, int | None], Iterator[pl.DataFrame]]"
 )
-"""Yields a query's rows, given its columns, predicate, row limit and batch size."""
+"""Yields a query's rows. The arguments are its columns, predicate, row limit and batch size."""
 
 
 class Query(NamedTuple):
-    """The columns, filter and row limit that a query pushes down to a source."""
+    """The columns, predicate and row limit that Polars pushes down to a Python source."""
 
-    columns: set[str]  # frames can have more
+    columns: set[str]  # the frames can have additional columns
     predicate: pl.Expr | None  # applied to the frames afterwards
     n_rows: int | None  # maximum rows before the predicate; None for all
 
 
 Frames = Callable[[Query, threading.Event], Iterator[pl.DataFrame]]
-"""Yields a query's rows, and stops waiting for more when the event is set."""
+"""Yields a query's rows, and stops waiting for further rows when the event is set."""
 
 _raised: deque[Exception] = deque(maxlen=16)
-"""Recent errors from sources, which Polars 1 converts to a `ComputeError` with their text."""
+"""Recent errors raised by sources. Polars 1 converts them to a `ComputeError` with their text."""
 
 _unfinished: dict[threading.Lock, threading.Event] = {}
-"""The stop events of unfinished executions. Each key is the lock held while Python code runs.
+"""The stop events of unfinished executions, by the lock that is held while Python code runs.
 
 Polars runs a source's generator in a separate thread. A query that has enough rows (a filtered
 `head`) leaves the generator running or suspended. A Rust thread that calls into Python while the
@@ -50,7 +50,7 @@ interpreter finalizes aborts the process ("exception not rethrown", Python 3.11 
 def io_source(
     schema: pl.Schema, frames: Frames, stop: threading.Event | None = None
 ) -> pl.LazyFrame:
-    """Return a lazy frame that reads its rows from `frames`."""
+    """Return a lazy frame that calls `frames` on each execution, until `stop` is set."""
     read = functools.partial(_read, schema, frames, stop)
     frame = python_source(read, schema, validate=True)
     # Polars reads a pure source only once if a query uses it twice. The streaming engine does so
@@ -63,8 +63,8 @@ def _read(
 ) -> Iterator[pl.DataFrame]:
     """Yield a query's rows.
 
-    Module-level so that pickles refer to it by name; a nested function would be pickled together
-    with a copy of `_unfinished`.
+    This function is defined at module level so that pickles refer to it by name. A nested function
+    would be pickled together with a copy of `_unfinished`.
     """
     with_columns, predicate, n_rows, _ = query
     columns = with_columns if with_columns is not None else list(schema)
@@ -88,7 +88,7 @@ def _read(
 
 
 def python_source(read: Read, schema: pl.Schema, *, validate: bool = False) -> pl.LazyFrame:
-    """Return a lazy frame that calls `read` for its rows on each execution."""
+    """Return a lazy frame that calls `read` on each execution and yields the rows."""
     is_polars_1 = pl.__version__.startswith("1.")
     source = functools.partial(_record_errors, read) if is_polars_1 else read
     return register_io_source(source, schema=schema, validate_schema=validate, is_pure=True)
@@ -132,14 +132,14 @@ def collect_batches(
 def raise_interrupt() -> None:
     """Raise KeyboardInterrupt if Ctrl-C was pressed.
 
-    While Polars runs a query, Python's signal handler must wait for the query to end. Any Polars
+    While Polars executes a query, Python's signal handlers only run when the query ends. A Polars
     operation raises the interrupt earlier, in any thread.
     """
     pl.Series([0]).sort()
 
 
 def check(stop: threading.Event) -> None:
-    """Raise an error if the execution was interrupted or stopped; call it in Polars' thread.
+    """Raise an error if the execution was interrupted or stopped. Call this in Polars' thread.
 
     Raises:
         KeyboardInterrupt: Ctrl-C was pressed.

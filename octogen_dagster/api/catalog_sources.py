@@ -32,7 +32,7 @@ from octogen_dagster.printable import printable
 from octogen_dagster.validation import require_percent
 
 MAX_EXTRA_PAGES_PERCENT = 5.0
-"""Default limit for additional pages when a catalog is read in parallel walks, in percent."""
+"""Default limit for the extra pages of a catalog that is read in parallel parts, in percent."""
 
 _POLL_SECONDS = 0.2
 _MAX_LISTING_AGE = 10.0
@@ -239,8 +239,9 @@ class Listing:
 class CatalogService(Service):
     """A service and its settings for reading whole catalogs.
 
-    Up to `concurrency` catalogs or product lookups run in parallel. Reading a catalog in several
-    walks can cost up to `max_extra_pages_percent` more pages; 0 reads each catalog in one walk.
+    Up to `concurrency` catalogs or product lookups run in parallel. Reading a large catalog in
+    parallel parts can cost up to `max_extra_pages_percent` more pages. If it is 0, each catalog is
+    read in a single pass.
     """
 
     catalog_source: CatalogSource = field(default_factory=GrantedCatalogs)

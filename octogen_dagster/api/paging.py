@@ -152,15 +152,15 @@ class PageTracker:
                 "published. Run it again, and report it to Octogen if it persists."
             )
 
-    def check_number_of_products(self, in_all_walks: int = 0) -> None:
+    def check_number_of_products(self, in_all_parts: int = 0) -> None:
         """Raise if there are far more products than expected."""
         count = self._product_count
         limit = MAX_PRODUCTS if count is None else max(self._max_ratio * count, MIN_LIMIT)
-        if max(self._products, in_all_walks) <= limit:
+        if max(self._products, in_all_parts) <= limit:
             return
         received = f"{self._products:,} products by page {self.pages:,}"
-        if in_all_walks:
-            received = f"{in_all_walks:,} products in all walks"
+        if in_all_parts:
+            received = f"{in_all_parts:,} products in all parts"
         if count is None:
             expected, advice = (
                 "their number is unknown",

@@ -1,1 +1,4 @@
-"""Tables as Polars frames: columns, kinds and previews. Independent of reading and Dagster."""
+"""The tables that this package stores: their columns, checks and previews.
+
+Independent of reading and Dagster.
+"""

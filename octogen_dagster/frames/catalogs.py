@@ -1,4 +1,4 @@
-"""The catalogs table: its columns and kind."""
+"""The catalogs table: columns, descriptions and preview."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ CATALOGS_DESCRIPTIONS = {
 
 
 def catalogs_frame(catalogs: Iterable[CatalogState]) -> pl.DataFrame:
-    """Return catalogs as a frame with `CATALOGS_SCHEMA`, sorted by key."""
+    """Return the catalogs as a frame with the columns in `CATALOGS_SCHEMA`, sorted by key."""
     rows = [tuple(getattr(state, name) for name in CATALOGS_SCHEMA) for state in catalogs]
     return pl.DataFrame(rows, schema=CATALOGS_SCHEMA, orient="row").sort("catalog")
 

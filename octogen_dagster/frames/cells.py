@@ -1,4 +1,4 @@
-"""Cells for a table's preview rows, and text formats that the summary sentence also uses."""
+"""Formats the cells of preview tables and the figures in summary sentences."""
 
 from __future__ import annotations
 
@@ -18,22 +18,25 @@ _LONG_WORD = re.compile(rf"\S{{{_MAX_WORD + 1},}}")
 _NESTED = (pl.List, pl.Array, pl.Object, pl.Binary)
 MEDIAN = "median_price_"
 MEDIANS = ("price_p50_", MEDIAN)
-"""Metric name prefixes for median prices, in snapshots and histories."""
+"""The prefixes of the metrics for median prices: in snapshots, then in histories."""
 NO_CURRENCY = "no_currency"
 MAX_CURRENCIES = 5
-"""Prices are shown for this many of a table's most common currencies."""
+"""The number of currencies for which prices are shown, most common currency first."""
 
 Figures = Mapping[str, Any]
 """A table's metrics by name, including `rows`."""
 Row = Mapping[str, Any]
 Cells = dict[str, Any]
-"""A row's cells by header: strings, numbers, times, and links with `text` and `url`."""
+"""One row's cells by column header.
+
+A cell is a string, a number, a time, or a link (a dict with `text` and `url`).
+"""
 
 
 def first_rows(
     cells: Callable[[Row], Cells], columns: Sequence[str], rows: int = _MAX_ROWS
 ) -> Callable[[pl.LazyFrame], pl.DataFrame]:
-    """Return a function that shows a table's first rows as cells made from these columns."""
+    """Return a function that selects `columns` of a table's first rows and formats the cells."""
     return lambda table: cells_table(
         map(cells, table.head(rows).select(columns).collect().to_dicts())
     )
@@ -50,7 +53,6 @@ def first_columns(table: pl.LazyFrame) -> pl.DataFrame:
 
 
 def _fits(dtype: pl.DataType) -> bool:
-    """True unless values of this type are nested."""
     if isinstance(dtype, pl.Struct):
         return "name" in dtype.to_schema()
     return not isinstance(dtype, _NESTED)
@@ -76,7 +78,7 @@ def price_text(amount: float | None, currency: str | None) -> str:
 
 
 def change_text(percent: float) -> str:
-    """Format a price change in percent; a drop never rounds to -100 %, which would mean free."""
+    """Format a price change as a percentage. A price drop is never rounded to -100 %."""
     return f"{max(percent, -99.9):+.1f} %" if percent <= -99.5 else f"{percent:+,.0f} %"
 
 

@@ -1,8 +1,8 @@
-"""Snapshot columns and their JSON types, derived from the response models.
+"""Derives the columns of snapshots, and their JSON types, from the API's response models.
 
-A model defines a response's fields once. This module derives the Polars schema, the type to which
-Polars decodes JSON, and a strict msgspec type that accepts exactly the values a column can hold
-without loss. `decode` does the decoding.
+Each response's fields are defined once, in its model. From the model, this module derives the
+Polars schema, the type to which Polars decodes JSON, and a strict msgspec type. The msgspec type
+accepts exactly the values that a column can hold without loss. `decode` decodes the responses.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ DETAIL_SCHEMA_VERSION = 3
 IDENTITY = ("uuid", "catalog_key", "product_url")
 LISTED = ("title", "current_price", "original_price", "in_stock", "is_active", "updated_at")
 DIGEST = "digest"
-"""The field in the `listed` column that holds a digest of the other listed values."""
+"""The field in the `listed` column that contains a hash of the `DIGESTED` columns."""
 DIGESTED = ("brand", "category_path", "colors", "sizes", "currency", "images")
 FOUND, GONE, MISMATCH, FAILED = "found", "gone", "mismatch", "failed"
 """The `status` values in product details."""
 VIEW = "product"
-"""The lookup field with the full product."""
+"""The field in a lookup response that contains the full product."""
 
 Convert = Callable[[list[Any]], list[Any]]
-"""Converts a field's values, including None, to the form that Polars decodes."""
+"""Converts all values of a field, including None, to values that Polars can decode."""
 
 TIME = pl.Datetime("us", "UTC")
 """The type for all times."""
@@ -44,10 +44,10 @@ _LIMITS = {1, 9999}  # Python cannot represent every time in these years in UTC
 
 
 class JsonType(NamedTuple):
-    """A JSON type as each library represents it.
+    """The Polars and msgspec types for one JSON type.
 
-    `wire` is the Polars type to decode JSON to: `dtype` with JSON field names, and with strings
-    instead of times.
+    `wire` is the Polars type to which the JSON is decoded. It is `dtype` with the JSON field names,
+    and with strings instead of times.
     """
 
     dtype: pl.DataType  # the column's type
@@ -89,7 +89,6 @@ _SCALARS: Mapping[Any, JsonType] = {
 
 
 def _json_type(annotation: Any) -> JsonType:
-    """Return the type for a model field's annotation."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         inner = _json_type(arguments[0])
@@ -163,14 +162,14 @@ def _names_and_values(objects: list[Mapping[str, Any] | None]) -> list[Any]:
 
 
 class Conversion(NamedTuple):
-    """The conversion of one field: the path to its objects, its name and a function."""
+    """A function that converts a field's values, and the path to the objects with this field."""
 
     path: tuple[str, ...]
     field: str
     convert: Convert
 
     def apply(self, response: Any) -> None:
-        """Convert the field in each object in a response."""
+        """Convert the field's values in all of the response's objects."""
         objects = [response]
         for name in self.path:
             values = [getattr(each, name) for each in objects]
@@ -198,7 +197,7 @@ def _conversions(
 
 
 class Table(NamedTuple):
-    """A snapshot's columns, and how a response fills them."""
+    """A table's columns, and the decoder for the responses that contain their values."""
 
     model: type[BaseModel]  # the response
     schema: pl.Schema
@@ -206,11 +205,11 @@ class Table(NamedTuple):
     rows: JsonType  # the response part whose fields become columns
     own: Collection[str]  # columns that do not come from the response
     decoder: msgspec.json.Decoder[Any]  # strict; `conversions` then unify its values
-    conversions: Sequence[Conversion]  # applied to what the decoder returns
+    conversions: Sequence[Conversion]  # applied to the decoder's result
 
 
 def unknown_fields(value: Any, fields: Mapping[str, JsonType], path: str = "") -> Iterator[str]:
-    """Yield the path to each field not in `fields`, such as "items.brand.founder"."""
+    """Yield the path of each field that is not in `fields`, such as "items.brand.founder"."""
     if isinstance(value, list):
         for entry in value:
             yield from unknown_fields(entry, fields, path)
@@ -231,7 +230,8 @@ def table_of(
 ) -> Table:
     """Derive a table from its column descriptions.
 
-    Each column is in `own`, or is a field in the response or in the products in its `rows` field.
+    A column is in `own`, or is a field of the response, or is a field of the products that the
+    response contains in its field `rows`.
     """
     response = _object(model)
     types: dict[str, pl.DataType] = {}
@@ -247,16 +247,16 @@ def table_of(
 
 COLUMN_DESCRIPTIONS: Mapping[str, str] = {
     "uuid": "The product's ID in Octogen.",
-    "catalog_key": "The catalog the product belongs to; null if an older service was "
-    "searched without a catalog.",
+    "catalog_key": "The key of the product's catalog. Null if the service uses the older API "
+    "contract and the search has no catalog.",
     "catalog_display_name": "The catalog's display name.",
     "product_url": "The product's URL at the merchant.",
     "title": "Title as the merchant shows it.",
-    "brand": "Brand as the merchant shows it; facets filter by the canonical brand.",
+    "brand": "Brand as the merchant shows it. Facets filter by the canonical brand instead.",
     "current_price": "Current price, in `currency`.",
     "original_price": "Price before a discount, in `currency`.",
     "currency": "ISO 4217 code for both prices.",
-    "in_stock": "True if the merchant has it in stock.",
+    "in_stock": "True if the merchant has the product in stock.",
     "is_active": "True if the product is active in the index or if the service sends no value; "
     "null if the service reports it as unknown.",
     "gender": "male, female or unisex.",
@@ -267,11 +267,11 @@ COLUMN_DESCRIPTIONS: Mapping[str, str] = {
     "image_url": "URL of the main image.",
     "primary_image": "The main image with its dimensions.",
     "images": "All images; only `url` is always set.",
-    "rating": "Average rating and number of ratings at the merchant.",
+    "rating": "Average rating and number of ratings on the merchant's site.",
     "updated_at": "When the product last changed, in UTC.",
     "display_match_score": "Search match score for display.",
     "raw_score": "Score used for ranking.",
-    "fetched_at": "When the read that returned this row started, in UTC.",
+    "fetched_at": "Start time of the read that returned this row, in UTC.",
 }
 """Column descriptions for `PRODUCT_SCHEMA`, in order."""
 
@@ -285,45 +285,45 @@ def _of_products(*names: str) -> dict[str, str]:
 
 DETAIL_DESCRIPTIONS: Mapping[str, str] = {
     **_of_products("uuid"),
-    "catalog_key": "The catalog the product belongs to, as in the product snapshot.",
+    "catalog_key": "The key of the product's catalog, as in the product snapshot.",
     "product_url": "The URL that was looked up.",
-    "status": "found; gone: no catalog has the product anymore; mismatch: its URL leads to a "
-    "different product; failed: the lookup failed.",
-    "error": "Why the status is mismatch or failed.",
+    "status": "found, gone (no catalog contains the product anymore), mismatch (the URL leads to a "
+    "different product) or failed (the lookup failed).",
+    "error": "The reason, if the status is mismatch or failed.",
     "looked_up_at": "When the product was looked up, in UTC.",
-    "listed": "Values from the product snapshot, used to detect later changes. `digest` covers "
-    "brand, categories, colors, sizes, currency and images.",
+    "listed": "Values from the product snapshot, used to detect later changes. `digest` is a hash "
+    "of the brand, categories, colors, sizes, currency and images.",
     **_of_products("catalog_display_name"),
     "source_base_url": "URL of the merchant's site.",
     "source": "Where the service found the product: indexed, or another source if the product is "
-    "gone. Null with the older API contract.",
-    "requested_url": "The URL that was looked up, as the service returned it.",
+    "gone. Null if the service uses the older API contract.",
+    "requested_url": "The URL that was looked up, as returned by the service.",
     "normalized_url": "Stable product URL for lookups and joins.",
-    "resolved_url": "The URL that the requested URL leads to.",
-    "canonical_url": "The canonical URL on the product's page. Since August 2026, it is null for "
-    "indexed products, so join by `normalized_url`.",
+    "resolved_url": "The final URL to which the requested URL leads.",
+    "canonical_url": "The canonical URL given on the product's page. Since August 2026, it is null "
+    "for indexed products, so use `normalized_url` for joins.",
     "matched_via": "How the URL was matched to the product.",
-    "cache_status": "For a response from the merchant's page: hit, miss or refresh in the "
-    "service's cache.",
-    "resolution": "For a response from the merchant's page: how the product was read.",
+    "cache_status": "Result of the service's cache lookup (hit, miss or refresh), if the response "
+    "comes from the merchant's page.",
+    "resolution": "How the product was read, if the response comes from the merchant's page.",
     "warnings": "Warnings in the service's response.",
     **_of_products("title", "brand", "current_price", "original_price", "image_url", "images"),
     **_of_products("rating", "updated_at", "is_active", "category_path"),
     "colors": "Available colors, with swatches.",
     **_of_products("sizes", "currency", "gender", "in_stock", "primary_image"),
     "description": "Description as the merchant shows it.",
-    "categories": "Categories at the merchant.",
-    "tags": "Tags at the merchant.",
-    "variants": "Available variants: color, size, stock.",
+    "categories": "Categories on the merchant's site.",
+    "tags": "Tags on the merchant's site.",
+    "variants": "Available variants, with color, size and stock.",
     "details": "Materials, fit, dimensions and patterns.",
     "audience": "Target genders and age groups.",
     "identifiers": "Merchant and industry identifiers.",
     "breadcrumbs": "The product's category path on the merchant's site, broadest category first.",
     "promotions": "Promotions that apply.",
-    "reviews": "Reviews at the merchant.",
+    "reviews": "Reviews on the merchant's site.",
     "videos": "Product videos.",
-    "enrichment": "Data that Octogen adds: canonical brand, facets, attributes, summary. Its "
-    "`category_path` omits the root.",
+    "enrichment": "Data added by Octogen: canonical brand, facets, attributes and summary. The "
+    "`category_path` in the enrichment omits the root.",
 }
 """Column descriptions for `DETAIL_SCHEMA`, in order."""
 
@@ -346,9 +346,10 @@ DETAIL_SCHEMA = LOOKUPS.schema
 
 
 def evolved(frame: pl.LazyFrame, schema: pl.Schema) -> tuple[pl.LazyFrame, list[str]]:
-    """Convert another version's frame to a schema, and return the paths that the frame lacks.
+    """Convert a frame written by another version to `schema`.
 
-    Missing columns and fields become null. Rows with a value that cannot be cast are dropped.
+    Columns and fields that the frame lacks become null, and their paths are returned. Rows with a
+    value that cannot be cast are dropped.
 
     Raises:
         ValueError: A nested column has a different type.

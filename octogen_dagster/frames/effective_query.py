@@ -1,7 +1,7 @@
-"""The effective query: the text, filters and bounds that the service reports having used.
+"""The effective query is the text, filters and price bounds that the service actually applied.
 
-If the service understands keywords, it adds filters that nobody wrote, and they can differ from day
-to day. The query is JSON from the service, so the code assumes nothing about its shape.
+If the service interprets keywords, it adds filters to the search, and these can differ from day to
+day. The query is JSON from the service, so the code makes no assumptions about its structure.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from octogen_dagster.printable import printable
 EffectiveQuery = dict[str, Any]
 
 EFFECTIVE_QUERY = "octogen.effective_query"
-"""File metadata key: the effective queries of the snapshot's catalogs, combined as JSON."""
+"""File metadata key for the effective query as JSON, or for one query per catalog."""
 _NAMES = {"q": "text", "understand": "understood"}
 _COMPARED = tuple(_NAMES.get(name, to_camel(name)) for name in SearchFilters.model_fields)
 """The service's names for the search fields."""
@@ -27,7 +27,10 @@ _LEFT_OUT = {"catalogs", _BY_CATALOG}
 
 
 def combine(queries: Mapping[str, EffectiveQuery]) -> EffectiveQuery | None:
-    """Combine one read's effective queries, by catalog; None if there are no queries."""
+    """Return the query that all catalogs share, or the queries by catalog if they differ.
+
+    Return None if there are no queries.
+    """
     plain = {
         catalog: {name: value for name, value in query.items() if name not in _LEFT_OUT}
         for catalog, query in queries.items()
@@ -39,12 +42,12 @@ def combine(queries: Mapping[str, EffectiveQuery]) -> EffectiveQuery | None:
 
 
 def is_same(one: EffectiveQuery | None, other: EffectiveQuery | None) -> bool:
-    """True unless two effective queries are known to differ."""
+    """True if two effective queries are equal, or if either of them is unknown."""
     return one is None or other is None or _compared(one) == _compared(other)
 
 
 def differences(before: EffectiveQuery, after: EffectiveQuery) -> list[str]:
-    """Describe how two combined effective queries differ, one line per field."""
+    """List the differences between two snapshots' effective queries, one line per field."""
     lines = []
     for catalog in sorted({*before.get(_BY_CATALOG, ()), *after.get(_BY_CATALOG, ())}) or [""]:
         old, new = _of_catalog(before, catalog), _of_catalog(after, catalog)
@@ -78,7 +81,7 @@ def _of_catalog(combined: EffectiveQuery, catalog: str) -> EffectiveQuery | None
 
 
 def _compared(query: EffectiveQuery) -> dict[str, str]:
-    """Return an effective query's search fields, as strings in a fixed order."""
+    """Return an effective query's fields as strings that do not depend on the order of lists."""
     values = {name: query.get(name) for name in _COMPARED}
     return {
         name: "; ".join(sorted(map(_facet, value))) if isinstance(value, list) else _text(value)

@@ -29,13 +29,16 @@ class Verdict(NamedTuple):
 
 
 class Check(NamedTuple):
-    """An asset check for every table of a kind, based on row rules or materialization metadata.
+    """An asset check that applies to every table of a kind.
+
+    A check either has rules, which find bad rows, or a `judge` function, which receives the
+    metadata of the latest materialization.
 
     Attributes:
-        description: What is true if the check passes.
+        description: A statement that is true if the check passes.
         advice: What to do if the check fails.
-        judge: The function for a check without rules. It takes the table's name and its last
-            materialization's metadata, such as `octogen/products`, by name.
+        judge: The function for a check that has no rules. It receives the table's name and the
+            latest materialization's metadata by key, such as `octogen/products`.
         warns: True for a check that only warns and never blocks.
     """
 
@@ -46,14 +49,14 @@ class Check(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """A condition that is true for a table's bad rows.
+    """A condition that identifies a table's bad rows.
 
     Attributes:
         check: The name of the check that fails.
         name: What is wrong with a bad row.
-        bad: True for bad rows.
-        limit: The allowed share of bad rows, in percent.
-        columns: The columns that the rule needs and the check shows.
+        bad: An expression that is true for bad rows.
+        limit: The maximum percentage of bad rows.
+        columns: The columns that the rule requires and the check displays.
     """
 
     check: str
@@ -68,13 +71,14 @@ class Markdown(str):
 
 
 class Published(NamedTuple):
-    """A published snapshot, from which a table kind computes more metadata.
+    """A published snapshot, passed to the functions that compute a table's additional metadata.
 
     Attributes:
         rows: The snapshot's rows.
-        file_metadata: The file metadata.
-        before: Opens the previous snapshot and its file metadata, or returns None for the first
-            snapshot. The attribute is None if another IO manager stores the snapshots.
+        file_metadata: The metadata in the snapshot's Parquet file.
+        before: A function that returns the previous snapshot's rows and file metadata. It returns
+            None for the first snapshot. The attribute itself is None if another IO manager stores
+            the snapshots.
     """
 
     rows: pl.LazyFrame
@@ -83,36 +87,38 @@ class Published(NamedTuple):
 
 
 Shown = Mapping[str, Any]
-"""Metadata by name: numbers, frames shown as tables, and `Markdown` texts."""
+"""Metadata by name. A value is a number, a `Markdown` text, or a frame to show as a table."""
 
 
 @dataclass(frozen=True, eq=False)
 class TableKind:
-    """What a stored table contains, and how to check and show it. Kinds compare by identity.
+    """The columns, checks and previews of a kind of table. Kinds are compared by identity.
 
     Attributes:
         schema: The columns; empty if not known in advance.
         descriptions: Column descriptions by name, stored as comments in databases.
         key: The columns that identify a row; empty if unknown.
         key_has_nulls: False if key columns are never null, so that they can be a primary key.
-        volatile: The columns that do not count as a change, such as the read time. A snapshot that
-            differs only in these keeps its data version, so it triggers nothing downstream.
-        watched: The kinds of change that a history records, each with the columns it compares.
-        made_from: For each column, the upstream columns it is computed from (column lineage).
-        accumulates: True if a database keeps every snapshot's rows, with the time they were read.
-        sentence: Returns a Markdown summary, given the metrics, such as `rows`, and the rows.
-        preview: Returns the first rows as a frame of cells, given the rows.
-        parts: Functions that compute more metadata, by the name that a warning uses if one fails.
-        first: Names or prefixes of metadata shown first, in order: texts before the preview, and
-            numbers after the row count.
-        collected: Metrics that nobody plots, grouped in one metadata entry.
-        line: The word for rows in the trend over snapshots; None to leave out the row count.
+        volatile: Columns whose changes are ignored, such as the read time. A snapshot that differs
+            only in these columns keeps its data version, so it does not trigger downstream assets.
+        watched: The kinds of changes that a history records, and the columns compared for each.
+        made_from: For each column, the upstream columns from which it is computed (column lineage).
+        accumulates: True if a database keeps the rows of every snapshot, with their read time.
+        sentence: A function that returns a Markdown summary, given the metrics (such as `rows`) and
+            the table.
+        preview: A function that returns the table's first rows as a frame of cells.
+        parts: Functions that compute additional metadata. If a function fails, the warning contains
+            its name in this mapping.
+        first: Names or prefixes of metadata to show first, in this order. Texts are shown before
+            the preview, and numbers after the row count.
+        collected: Metrics that are not worth plotting. They are grouped in one metadata entry.
+        line: The label for the row count in the trend table; None to omit the row count.
         checks: Checks by name. Defaults to the checks that fit the columns.
         rules: The rules for these checks.
-        in_order: Sorts the rows for rules that compare adjacent rows.
+        in_order: A function that sorts the rows, for rules that compare adjacent rows.
 
     Raises:
-        ValueError: An argument names a column that the schema does not have, a rule names an
+        ValueError: An argument refers to a column that is not in the schema, a rule refers to an
             unknown check, or a check has neither a rule nor a function.
     """
 
@@ -149,21 +155,21 @@ class TableKind:
         for argument, names in named.items():
             if unknown := [name for name in names if self.schema and name not in columns]:
                 raise ValueError(
-                    f"{argument} in a TableKind names the column {unknown[0]!r}, which the schema "
-                    f"does not have.{did_you_mean(unknown[0], columns)} Fix the name, or add the "
+                    f"{argument} in a TableKind refers to the column {unknown[0]!r}, which is not "
+                    f"in the schema.{did_you_mean(unknown[0], columns)} Fix the name, or add the "
                     "column to the schema."
                 )
         ruled = {rule.check for rule in self.rules}
         for name in sorted(ruled - self.checks.keys()):
             raise ValueError(
-                f"A rule in a TableKind names the check {name!r}, which is not in checks."
+                f"A rule in a TableKind refers to the check {name!r}, which is not in `checks`."
                 f"{did_you_mean(name, self.checks)} Fix the name, or add the check."
             )
         for name, check in self.checks.items():
             if name not in ruled and check.judge is None:
                 raise ValueError(
                     f"The check {name!r} in a TableKind has neither a rule nor a function, so it "
-                    "would always pass. Add a Rule for it, or pass `judge` to the Check."
+                    "would always pass. Add a Rule for the check, or pass `judge` to the Check."
                 )
 
 

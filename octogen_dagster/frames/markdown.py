@@ -1,6 +1,6 @@
-"""Markdown tables: a frame's rows, and metrics as trends over snapshots.
+"""Formats Markdown tables for previews, metric trends and price distributions.
 
-An asset's page shows a table in 375 pixels, which is enough for four narrow columns.
+Dagster shows a table on an asset's page with a width of 375 pixels, enough for four narrow columns.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from octogen_dagster.printable import count, sparkline
 _MAX_CELL_LENGTH = 80
 _MAX_LINK_LENGTH = 300
 _MAX_INLINE_LENGTH = 999
-"""The most UTF-16 code units of Markdown that the UI shows inline instead of behind a link."""
+"""The maximum length of Markdown that the UI shows inline, in UTF-16 code units.
+
+The UI shows longer Markdown behind a link.
+"""
 _LINK = re.compile(r"https?://[^\s<`\[\]]+")
 _BREAKS_A_ROW = re.compile(r"[\\|]")
 _MARKUP = re.compile(r"[\\|<*`~]|(?<=])\(")
@@ -27,14 +30,17 @@ _LINK_MARKUP = re.compile(r"[\\|<*`~\[\]]")
 """Matches Markdown syntax to escape in a link's text."""
 _ESCAPED = r"\\\g<0>"
 _SAFE_IN_URL = ":/?#@!$&',;=+%-._~"
-"""Characters that are not percent-encoded in a link's URL. A bracket would end the link."""
+"""Characters that are not percent-encoded in a link's URL.
+
+Brackets are encoded, because a bracket would end the link.
+"""
 
 MAX_EARLIER = 11
 """Maximum number of earlier snapshots in a trend line, so that its numbers fit beside it."""
 
 
 def inline_table(frame: pl.DataFrame) -> str:
-    """Format a frame's first rows, at least one, as a table that the UI shows inline."""
+    """Format as many of a frame's first rows as the UI shows inline, but at least one row."""
     for rows in range(len(frame), 1, -1):
         table = markdown_table(frame.head(rows))
         if len(table.encode("utf-16-le")) / 2 <= _MAX_INLINE_LENGTH:
@@ -78,7 +84,10 @@ def _shortened(text: str, limit: int = _MAX_CELL_LENGTH) -> str:
 
 
 def trend(lines: Mapping[str, str], metrics: Figures, earlier: Sequence[Figures]) -> str:
-    """Format the trends of metrics (by title) and of the median price as a Markdown table."""
+    """Build a Markdown table with a sparkline for each metric and for the median price.
+
+    `lines` contains the row titles by metric.
+    """
     shown, lines = earlier[-MAX_EARLIER:], dict(lines)
     medians = (name for name in metrics if name.startswith(MEDIANS))
     for name in list(medians)[:1]:
@@ -104,7 +113,7 @@ def _short_number(number: float) -> str:
 
 
 def prices(metrics: Figures) -> str:
-    """Format each currency's price distribution as a Markdown table."""
+    """Build a Markdown table of price distributions, with one row per currency."""
     rows = []
     for name, line in (metrics.get("price_lines") or {}).items():
         of = metrics["price_quantiles"][name]

@@ -1,4 +1,4 @@
-"""SVG charts: lines over days, and bars for shares."""
+"""Draws line charts and bar charts as SVG images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TEXT = 'font-family="sans-serif" font-size="11" fill="#777"'
 def price_index_svg(index: pl.DataFrame) -> str:
     """Draw the price index over time, from a `price_index` frame, as an SVG image.
 
-    Above 1, your prices are higher than your competitors' prices.
+    If the index is above 1, your prices are higher than your competitors' prices.
     """
     return lines_svg(index["day"].to_list(), {"price index": index["index"].to_list()}, "{:.3f}")
 
@@ -25,7 +25,10 @@ def price_index_svg(index: pl.DataFrame) -> str:
 def lines_svg(
     days: Sequence[date], lines: Mapping[str, Sequence[float | None]], form: str = "{:.0f}"
 ) -> str:
-    """Draw one line per name over days, with gaps for None. `form` formats the numbers."""
+    """Draw a line chart with one line per name. A None leaves a gap in its line.
+
+    `form` is the format string for the numbers.
+    """
     known = [each for line in lines.values() for each in line if each is not None]
     low, high = (min(known), max(known)) if known else (0.0, 0.0)
     height = high - low or 1.0

@@ -1,4 +1,4 @@
-"""The kind of product tables."""
+"""The table kind for product snapshots."""
 
 from __future__ import annotations
 
@@ -52,7 +52,10 @@ def _sentence(metrics: Figures, _: pl.LazyFrame) -> str:
 
 
 def _changes(of: Published) -> Shown:
-    """Count new, gone and repriced products, unless the search has changed."""
+    """Count products that appeared, disappeared or changed price since the previous snapshot.
+
+    Return no counts if the search has changed.
+    """
     if _SEARCH not in of.file_metadata or of.before is None:
         return {}
     before = of.before()
@@ -70,7 +73,7 @@ def _changes(of: Published) -> Shown:
 
 
 def _effective_query(now: Mapping[str, str], before: Mapping[str, str]) -> Shown:
-    """Compare the effective queries of two snapshots, if both are known."""
+    """Compare the effective queries of two snapshots if both snapshots contain one."""
     if EFFECTIVE_QUERY not in now or EFFECTIVE_QUERY not in before:
         return {}
     differs = differences(json.loads(before[EFFECTIVE_QUERY]), json.loads(now[EFFECTIVE_QUERY]))
@@ -90,7 +93,7 @@ PRODUCTS_KIND = TableKind(
     PRODUCT_SCHEMA,
     COLUMN_DESCRIPTIONS,
     key=tuple(PRODUCT_KEY),
-    # Images would double the digest's time, and `image_url` has the first image.
+    # Hashing the images would double the digest's time. `image_url` has the first image.
     volatile=("fetched_at", "display_match_score", "raw_score", "images"),
     sentence=_sentence,
     preview=first_rows(
@@ -103,6 +106,6 @@ PRODUCTS_KIND = TableKind(
 
 
 def kind_of_rows(kind: TableKind, schema: pl.Schema) -> TableKind:
-    """Return `PRODUCTS_KIND` for a user's own asset with the products schema, or else `kind`."""
+    """Return `PRODUCTS_KIND` if a custom asset has all product columns; otherwise, `kind`."""
     are_products = kind is PLAIN and PRODUCT_SCHEMA.items() <= schema.items()
     return PRODUCTS_KIND if are_products else kind

@@ -1,4 +1,4 @@
-"""SnapshotSource: what an asset returns, including how to read, check and store it."""
+"""Sources of snapshots: the values that an asset can return to have them stored."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from octogen_dagster.errors import (
     OctogenSnapshotError,
 )
 from octogen_dagster.io_source import errors_as_raised
+from octogen_dagster.printable import count
 from octogen_dagster.storage.store import ROW_GROUP_SIZE
 
 if TYPE_CHECKING:
@@ -29,19 +30,22 @@ if TYPE_CHECKING:
     from octogen_dagster.storage.store import Store
 
 MIN_ROWS_PERCENT = 50.0
-"""Default minimum size of a snapshot of whole catalogs, in percent of the previous row count."""
+"""Default minimum row count of a whole-catalog snapshot, as a percentage of the previous one."""
 CATALOGS = "octogen.catalogs"
-"""File metadata key: the catalogs that were read, if known."""
+"""File metadata key for the list of catalogs that were read, if it is known."""
 SELECTION = "octogen.selection"
-"""File metadata key: which rows of a linked view were read, unless all of them were."""
+"""File metadata key for the filter on a linked view. The key is missing if all rows were read."""
 FETCHED_AT = "octogen.fetched_at"
-"""File metadata key: when the snapshot was read; for changes, when the later snapshot was read."""
+"""File metadata key for the time at which the snapshot was read.
+
+In a file with changes, this is the time at which the later of the two snapshots was read.
+"""
 STORED_AT = "octogen.stored_at"
-"""File metadata key: when the file was written."""
+"""File metadata key for the time at which the file was written."""
 ROWS = "octogen.rows"
-"""File metadata key: the number of rows."""
+"""File metadata key for the number of rows."""
 ROWS_PER_PRODUCT = "octogen.rows_per_product"
-"""File metadata key for whole catalogs: rows read per product in the source's count."""
+"""File metadata key for the ratio of rows to the source's product count, by whole catalog."""
 
 ANY = object()
 """Matches any file version."""
@@ -53,7 +57,7 @@ RETURNED = (
 
 Metric = str | int | float | bool | datetime | list[str] | dict[str, object]
 Metrics = dict[str, Metric]
-"""A read's metrics by name, as plain values."""
+"""The metrics of a read, by name."""
 
 
 TimeWindow = tuple[datetime, datetime]
@@ -70,7 +74,10 @@ def is_within(window: TimeWindow, moment: datetime) -> bool:
 
 @dataclass(frozen=True)
 class SnapshotTarget:
-    """Where a snapshot is stored, and the latest snapshot there. By default, there is no store."""
+    """The file in which a snapshot will be stored, and the snapshot that it replaces.
+
+    `store` is None if the rows are only read into memory.
+    """
 
     log: Callable[[str], None]
     warn: Callable[[str], None]
@@ -81,12 +88,15 @@ class SnapshotTarget:
     resume_within: timedelta = timedelta()
 
     def latest(self) -> pl.LazyFrame | None:
-        """Return the current snapshot or, if it is missing, the latest earlier one."""
+        """Return the partition's current snapshot or, if it is missing, the latest earlier one.
+
+        Return None if there are no snapshots.
+        """
         key = self.latest_key()
         return self.store.scan(key) if self.store and key else None
 
     def latest_metadata(self) -> Mapping[str, str]:
-        """Return the file metadata for `latest`; empty if no snapshot is usable."""
+        """Return the file metadata of the `latest` snapshot; empty if it cannot be read."""
         try:
             key = self.latest_key()
             return self.store.metadata(key) if self.store and key else {}
@@ -94,16 +104,16 @@ class SnapshotTarget:
             return {}
 
     def version(self) -> object:
-        """Return a value that changes with the file; None if the file does not exist."""
+        """Return a value that changes if the file is replaced; None if the file does not exist."""
         return self.store.version(self.key) if self.store else None
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The row group size, and the conditions for replacing the previous snapshot.
+    """The row group size, and the minimum row count for replacing the previous snapshot.
 
-    `min_rows_percent` is the smallest row count to publish, in percent of the previous snapshot's
-    rows. With 0, any number is published; otherwise, at least one row is needed.
+    `min_rows_percent` is the minimum as a percentage of the previous snapshot's row count. If it is
+    0, a snapshot of any size is published. Otherwise, at least one row is required.
     """
 
     row_group_size: int = ROW_GROUP_SIZE  # rows held in memory
@@ -124,12 +134,12 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Reading:
-    """A frame to execute once and store."""
+    """An open read. Its `frame` must be executed exactly once, and the rows stored."""
 
     frame: pl.LazyFrame
     outcome: Callable[[], Outcome] = Outcome  # called after the rows are read
     limits: Limits = Limits()
-    published: Callable[[], None] = lambda: None  # cleans up data kept for a retry
+    published: Callable[[], None] = lambda: None  # removes the data that was kept for a retry
     replaces: object = ANY  # publish only if the file still has this version
 
 
@@ -142,24 +152,24 @@ class RunSpending(Protocol):
     possibly_charged_usd: Decimal
 
     def raise_to(self, spent_usd: Decimal, possibly_charged_usd: Decimal) -> None:
-        """Increase the totals to include the run's other steps and attempts."""
+        """Raise the totals to these amounts, which include the run's other steps and attempts."""
 
 
 class SnapshotSource(Protocol):
-    """A value other than a plain frame that can be stored as a snapshot."""
+    """A value that can be stored as a snapshot, such as a `ProductScan`."""
 
     @property
     def spending(self) -> RunSpending | None:
-        """The costs and budget for reading; None if reading is free."""
+        """The cost and budget of reading this source; None if reading is free."""
 
     def reading(
         self, target: SnapshotTarget, stop: threading.Event
     ) -> AbstractContextManager[Reading]:
-        """Open a `Reading`, whose frame the caller executes once and stores."""
+        """Open a read. The caller executes its frame once and stores the rows."""
 
 
 class FrameSource:
-    """A plain frame as a source."""
+    """A snapshot source that returns the rows of a Polars frame."""
 
     spending = None
 
@@ -194,9 +204,9 @@ def source_of(returned: Any, subject: str) -> SnapshotSource:
         return source
     if returned is None:
         raise TypeError(
-            f"{subject} returned None, so there is nothing to store. If it stores its result "
-            "itself, annotate it `-> None`: Dagster then skips the IO manager. Otherwise, return "
-            f"{RETURNED}."
+            f"{subject} returned None, so there is nothing to store. If the asset stores its "
+            "result itself, annotate the function with `-> None`, so that Dagster skips the IO "
+            f"manager. Otherwise, return {RETURNED}."
         )
     raise TypeError(
         f"{subject} returned {type(returned).__name__}, which cannot be stored as a snapshot. "
@@ -205,18 +215,18 @@ def source_of(returned: Any, subject: str) -> SnapshotSource:
 
 
 def _is_frame(value: Any, module: str, name: str) -> bool:
-    """True for an instance of a class in an optional package."""
+    """True if a value is an instance of a class in a package that might not be installed."""
     return module in sys.modules and isinstance(value, getattr(sys.modules[module], name))
 
 
 def _from_pandas(frame: Any, subject: str) -> pl.DataFrame:
-    """Convert a pandas DataFrame, including its index if that is named, such as after `groupby`."""
+    """Convert a pandas DataFrame. A named index, as returned by `groupby`, becomes columns."""
     try:
         arrow = importlib.import_module("pyarrow")
     except ImportError as error:
         raise MissingPackageError(
-            f"{subject} returned a pandas.DataFrame, which needs pyarrow to be stored. Add pyarrow "
-            "to your project's dependencies."
+            f"{subject} returned a pandas.DataFrame, which cannot be stored without pyarrow. Add "
+            "pyarrow to your project's dependencies."
         ) from error
     has_names = any(name is not None for name in frame.index.names)
     try:
@@ -245,7 +255,7 @@ def collected(
     warn: Callable[[str], None],
     stop: threading.Event,
 ) -> tuple[pl.DataFrame, Outcome]:
-    """Read a source into memory, running only the checks that need no previous snapshot."""
+    """Read a source into memory. Run only the checks that do not require a previous snapshot."""
     with source.reading(SnapshotTarget(log, warn), stop) as reading:
 
         def collect() -> pl.DataFrame:
@@ -260,25 +270,26 @@ def collected(
 
 
 def check_complete(outcome: Outcome, rows: int, uri: str) -> None:
-    """Check that a written file has all rows from its source."""
+    """Raise an error if a file does not contain all rows that its source returned."""
     if outcome.rows in (rows, None) and not outcome.problem:
         return
     problem = f"; {outcome.problem}" if outcome.problem else ""
     raise OctogenSnapshotError(
-        f"The snapshot {uri} is incomplete: {rows:,} of {outcome.rows or 0:,} rows read were "
-        f"written{problem}. Nothing was published. Run the asset again."
+        f"The snapshot {uri} is incomplete: {rows:,} of {outcome.rows or 0:,} rows were written"
+        f"{problem}. Nothing was published. Run the asset again."
     )
 
 
 def check_not_shrunken(limits: Limits, rows: int, replaced: int, uri: str) -> None:
-    """Check that a snapshot did not lose most of the rows it replaces."""
+    """Raise an error if a snapshot has far fewer rows than the snapshot that it replaces."""
     percent = limits.min_rows_percent
     if not percent or rows >= max(1, percent * replaced / 100):
         return
-    there = f", and the latest snapshot has {replaced:,}" if replaced else ""
+    there = f", but the latest snapshot has {replaced:,}" if replaced else ""
+    products = count(rows, "product") if rows else "no products"
     raise OctogenShrunkenSnapshotError(
-        f"The snapshot {uri} was not published: the service sent {rows or 'no'} products{there} "
-        f"(min_rows_percent is {percent:g}). Nothing was changed. Likely causes: "
-        f"{limits.shrinking_causes}. If the number is right, set `accept_shrinking: true` in the "
-        "launchpad for one run, or change min_rows_percent on the asset or the scan for all runs."
+        f"The snapshot {uri} was not published. The read returned {products}{there} "
+        f"(min_rows_percent is {percent:g}). Likely causes: {limits.shrinking_causes}. If the "
+        "number is correct, set `accept_shrinking: true` in the launchpad for one run, or change "
+        "min_rows_percent on the asset or the scan for all runs."
     )

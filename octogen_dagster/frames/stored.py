@@ -1,4 +1,4 @@
-"""Stored product snapshots: the product key, the tracked columns, and changes."""
+"""The key and tracked columns of product snapshots, and the changes between two snapshots."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ WATCHED = {
     "price": ("current_price", "original_price", "currency"),
     "availability": ("in_stock", "is_active"),
 }
-"""The kinds of change, each with the columns it compares."""
+"""The kinds of changes to a product, and the columns compared for each."""
 TRACKED = [column for columns in WATCHED.values() for column in columns]
 PRODUCT_KEY = ["catalog_key", "uuid"]
 CATEGORY_SEPARATOR = " \u203a "
 """Separates category levels, in histories and the price report."""
 KEY = pl.struct(PRODUCT_KEY).hash()
 IN_STOCK = pl.col("in_stock") & pl.col("is_active").fill_null(value=True)
-"""Whether a product is in stock: false for an inactive product, null if unknown."""
+"""True if a product is in stock, false if it is sold out or inactive, and null if unknown."""
 
 
 class StoredSnapshot(NamedTuple):
     """A stored snapshot that is opened on demand.
 
     Attributes:
-        open: Opens the file, and returns its rows and file metadata.
-        name: The partition key if catalogs have time partitions; otherwise empty.
-        version: Identifies the snapshot within its partition; otherwise empty.
+        open: A function that opens the file, and returns its rows and file metadata.
+        name: The partition key if the asset has time partitions; otherwise, an empty string.
+        version: An ID that changes when the partition's snapshot is replaced, if the asset has time
+            partitions; otherwise, an empty string.
     """
 
     open: Callable[[], tuple[pl.LazyFrame, Mapping[str, str]]]
@@ -42,11 +43,11 @@ class StoredSnapshot(NamedTuple):
 
 
 def catalogs_without_products(file_metadata: Mapping[str, str]) -> frozenset[str] | None:
-    """Return the catalogs a snapshot covers, including empty catalogs; None means all.
+    """Return the catalogs that a snapshot covers even if it contains no products from them.
 
-    In a filtered search, a catalog can have no matching products. A whole catalog without products
-    was withdrawn or renamed. Keys are lowercase because the service and the search can differ in
-    case; "" means products without a catalog.
+    None means all catalogs. In a filtered search, a catalog can have no matching products. A whole
+    catalog that has no products was withdrawn or renamed. Keys are lowercase, because the service
+    and the search can spell them differently. An empty key represents products without a catalog.
     """
     if SELECTION in file_metadata:
         return None
@@ -66,8 +67,9 @@ def count_changes(
 ) -> dict[str, int]:
     """Count products that appeared, disappeared or changed price between two snapshots.
 
-    Only hashes are compared. A catalog missing from the current snapshot was withdrawn, and its
-    products do not count as disappeared. `file_metadata` belongs to the current snapshot.
+    Only hashes are compared. If a whole catalog is missing from the current snapshot, it was
+    withdrawn, and its products are not counted as disappeared. `file_metadata` belongs to the
+    current snapshot.
     """
     currency = pl.col("currency")
     hashed = (
@@ -103,7 +105,7 @@ def known_price(price: pl.Expr) -> pl.Expr:
 
 
 def brand_name(columns: Mapping[str, pl.DataType]) -> pl.Expr:
-    """The brand name from a struct or string column; null if there is no such column."""
+    """The brand name from a struct or string column; null if the table has no brand column."""
     brand = columns.get("brand")
     if isinstance(brand, pl.Struct) and "name" in brand.to_schema():
         return pl.col("brand").struct.field("name")
@@ -113,7 +115,7 @@ def brand_name(columns: Mapping[str, pl.DataType]) -> pl.Expr:
 
 
 def category(columns: Mapping[str, pl.DataType]) -> pl.Expr:
-    """The category levels joined into one string; null without levels."""
+    """The category levels joined into one string; null if there are no levels."""
     levels = pl.lit(None, pl.String)
     if columns.get("category_path") == pl.List(pl.String):
         levels = pl.col("category_path").list.join(CATEGORY_SEPARATOR, ignore_nulls=True)

@@ -1,7 +1,7 @@
-"""normalized_url: decide whether two URLs lead to the same page, without a request.
+"""Normalizes product URLs, so that URLs of the same page can be matched without a request.
 
 According to Octogen's published client, a lookup forces https, strips a leading `www.`, fragments
-and known tracking parameters, and sorts the other parameters. The other rules are our own.
+and known tracking parameters, and sorts the other parameters. This package adds the other rules.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ASCII = "".join(map(chr, range(ord("!"), ord("~") + 1)))
 
 
 def normalized_url(url: pl.Expr) -> pl.Expr:
-    """Return a URL in the same form for all spellings of its page; null for anything else.
+    """Normalize a URL, so that all spellings of a page's URL are equal; null if it is not a URL.
 
     The scheme becomes https, and the host becomes lowercase without a leading `www.` or default
     port. Fragments, trailing slashes and tracking parameters are removed, and the other parameters

@@ -1,1 +1,1 @@
-"""Reads searches: turns the service's pages into Polars frames. Does not depend on Dagster."""
+"""Reads the pages of product searches into Polars frames. Does not depend on Dagster."""

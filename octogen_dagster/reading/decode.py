@@ -1,8 +1,8 @@
 """Decodes search pages and lookups: msgspec validates and normalizes them, Polars reads the result.
 
-Polars silently accepts JSON that loses data: 5 as a string, 2.5 as an integer, a scalar as a list,
-a duplicate field. Therefore msgspec decodes each response strictly and re-encodes only the known
-fields, each in one form, for Polars.
+Polars silently accepts JSON values that do not match the schema, and loses data: 5 for a string,
+2.5 for an integer, a scalar for a list, or a duplicate field. Therefore, msgspec decodes each
+response strictly. It then re-encodes the known fields in a uniform format for Polars.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ _FORMAT = zlib.crc32(repr(PRODUCTS.rows.wire).encode())
 
 
 class ProductPage(msgspec.Struct, array_like=True, tag=_FORMAT, gc=False):
-    """A validated search page, detached from its response."""
+    """A validated page of search results."""
 
-    uuids: list[str]  # the products, in order
+    uuids: list[str]  # the products' IDs, in order
     next_cursor: str | None  # None on the last page
     request_id: str | None
     items: bytes  # the products as JSON, which Polars decodes
-    unknown: dict[str, int]  # unknown fields by path; counted only on a walk's first page
+    unknown: dict[str, int]  # the number of unknown fields by path; counted only on page 1
     query: bytes | None  # the effective query as JSON; None from older services
-    images_are_text: bool  # True if all images are URLs, as in the seed generation
+    images_are_text: bool  # True if all images are URLs, as in the older API contract
 
     @property
     def effective_query(self) -> EffectiveQuery | None:
@@ -69,7 +69,7 @@ class ProductPage(msgspec.Struct, array_like=True, tag=_FORMAT, gc=False):
 
 
 def read_page(response: Response, subject: str, *, is_first: bool = False) -> ProductPage:
-    """Validate a search response; errors name the product and the field."""
+    """Validate a search response. Error messages contain the product and the field."""
     page, images_are_text = _checked(PRODUCTS, _parsed_page, response, subject)
     return ProductPage(
         uuids=[item.uuid for item in page.items],
@@ -83,9 +83,9 @@ def read_page(response: Response, subject: str, *, is_first: bool = False) -> Pr
 
 
 def _parsed_page(content: bytes) -> tuple[Any, bool]:
-    """Return a normalized page, and a flag that is True if its images are strings.
+    """Decode and normalize a page. The flag is True if all images are strings.
 
-    Strings cost half as much as image objects.
+    Strings are half as expensive to process as image objects.
     """
     page = PRODUCTS.decoder.decode(content)
     are_text = all(type(image) is str for item in page.items for image in item.images or ())
@@ -105,7 +105,7 @@ class CheckedLookup(msgspec.Struct, frozen=True, gc=False):
 
 
 def read_lookup(response: Response, subject: str) -> CheckedLookup:
-    """Validate a lookup response; errors name the field."""
+    """Validate a lookup response. Error messages contain the field."""
     lookup = _checked(LOOKUPS, _parsed_lookup, response, subject)
     unknown = _unknown_fields(LOOKUPS, response.content)
     return CheckedLookup(lookup.product.uuid, lookup.source, _encoder.encode(lookup), unknown)
@@ -119,11 +119,14 @@ def _parsed_lookup(content: bytes) -> Any:
 
 
 def _checked(table: Table, parse: Callable[[bytes], _T], response: Response, subject: str) -> _T:
-    """Parse a response strictly; if this fails, use its model, which converts "12.5" to a price."""
+    """Parse a response strictly or, if this fails, with its model.
+
+    The model is more lenient: for example, it converts the string "12.5" to a price.
+    """
     try:
         return parse(response.content)
     except _UNREADABLE:
-        model = parsed(table.model, response, subject)  # errors name the product and the field
+        model = parsed(table.model, response, subject)  # its errors contain product and field
     try:
         return parse(model.model_dump_json(by_alias=True).encode())
     except _UNREADABLE as error:
@@ -162,7 +165,7 @@ def product_frame(
 def _products(
     names: tuple[str, ...], catalog: str | None, fetched_at: datetime, images_are_text: bool
 ) -> tuple[pl.Expr, list[pl.Expr]]:
-    """Return the expressions that turn pages into products and product fields into columns."""
+    """Return the expression that decodes the products on a page, and one expression per column."""
     fields = _fields(PRODUCTS.rows, names)
     if images_are_text:
         text = pl.Field(_IMAGES, pl.List(pl.String))
@@ -195,7 +198,7 @@ def with_details(rows: pl.DataFrame) -> pl.DataFrame:
 
 @functools.cache
 def _lookups() -> tuple[pl.Struct, list[pl.Expr], list[pl.Expr]]:
-    """Return the lookup JSON's type, and the columns for the lookup and for its full view."""
+    """Return the JSON type of a lookup, its top-level columns, and the columns of its product."""
     names = LOOKUPS.schema.keys() - LOOKUPS.own
     envelope = _fields(LOOKUPS.response, names)
     view = _fields(LOOKUPS.rows, names - {column.name for _, column in envelope})
@@ -215,7 +218,7 @@ _Fields = list[tuple[pl.Field, pl.Field]]
 
 
 def _fields(of: JsonType, names: Collection[str]) -> _Fields:
-    """Return (JSON field, column) pairs for the named fields of an object, or of a list of them."""
+    """Return the (JSON field, column) pairs for `names` in a type of objects or object lists."""
     wire: Any
     dtype: Any
     wire, dtype = (getattr(each, "inner", each) for each in (of.wire, of.dtype))
@@ -224,7 +227,7 @@ def _fields(of: JsonType, names: Collection[str]) -> _Fields:
 
 
 def _column(value: pl.Expr, wire: Any, dtype: Any) -> pl.Expr:
-    """Convert a decoded value: rename nested fields, parse strings as times or objects."""
+    """Convert a decoded value to a column's type: rename nested fields, and parse strings."""
     if wire == dtype:
         return value
     if isinstance(dtype, pl.Datetime):

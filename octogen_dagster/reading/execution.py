@@ -1,8 +1,8 @@
-"""Executes a read plan: reads the pages of each walk and yields frames without duplicates.
+"""Executes a read plan: reads the pages of each catalog and yields frames without duplicates.
 
-A read is complete or it fails. Page order is checked while pages arrive (`api.paging`). The final
-checks are that no catalog was indexed during the read, and that the walks of a split catalog
-returned all its products.
+A read either returns all products or fails. The order of pages is checked as they arrive
+(`api.paging`). At the end, the read fails if a catalog was indexed again in the meantime, or if
+products are missing in a catalog that was read in several parts.
 """
 
 from __future__ import annotations
@@ -31,13 +31,22 @@ if TYPE_CHECKING:
     from octogen_dagster.reading.plan import ReadPlan
 
 _MAX_BATCHES_AHEAD = 1
-"""Batches to read ahead, besides one per thread. A query that ends early discards them."""
+"""The number of batches to read ahead, in addition to one batch per thread.
+
+A query that ends early discards these batches.
+"""
 _FEW = 10
-"""Number of tolerated duplicates: if a product's brand changes meanwhile, two walks can read it."""
+"""The number of products that can occur in two parts of a catalog without an error.
+
+A product can be read twice if its brand changes during the read.
+"""
 _MAX_SHARE_TWICE = 0.01
 _MIN_SHARE_OF_COUNT = 0.98
 _MAX_RECENT = 1 << 17
-"""Maximum size of a set, which is ten times faster than a series but takes 70 bytes per product."""
+"""The maximum number of hashes in a set.
+
+A set is ten times faster than a series but takes 70 bytes per product.
+"""
 
 
 class IndexedAgainError(OctogenPagingError):
@@ -58,7 +67,7 @@ class SeenProducts:
         self._sorted = pl.Series(dtype=pl.Int64)
 
     def add(self, uuids: Sequence[str]) -> pl.Series:
-        """Add products, and return a Boolean mask with True for new ones."""
+        """Add products, and return a Boolean mask that is True for products not seen before."""
         hashes = [*map(hash, uuids)]
         distinct = set(hashes)
         # Most pages have only new products, and two set operations are faster than a loop.
@@ -83,26 +92,31 @@ class SeenProducts:
 
 
 class CatalogProducts:
-    """Deduplicates products across a catalog's walks, or in a walk of several catalogs.
+    """Removes duplicate products from the pages of one catalog, or of catalogs read together.
 
-    If the service applies facets correctly, each product is in exactly one walk. If it ignores a
-    facet, products repeat; if it omits products, fewer arrive than it counts.
+    A large catalog is read in several passes, each over one part of the catalog. If the service
+    applies the facets correctly, each product is in exactly one part. If the service ignores a
+    facet, products occur in several parts. If it omits products, the parts contain fewer products
+    than the service counts.
     """
 
     def __init__(self, reads: Sequence[WalkRead], log: Callable[[str], None]) -> None:
         self.reads = reads
-        self.twice = 0  # products that were already in another walk
-        self.is_doubtful = False  # products might be missing, and no earlier read tells how many
+        self.twice = 0  # products that were already in another part
+        self.is_doubtful = False  # products might be missing, but no earlier read shows how many
         self._walk = reads[0].walk
         self._log = log
-        self.unfinished = len(reads)  # walks whose last page has not arrived
+        self.unfinished = len(reads)  # passes whose last page has not arrived
         self._all = SeenProducts()
         recent = _MAX_RECENT // len(reads)
         self._by_walk = {read: SeenProducts(recent) for read in reads} if self._walk.part else {}
         self._count = 0
 
     def add(self, read: WalkRead, uuids: Sequence[str]) -> tuple[pl.Series, pl.Series]:
-        """Add products, and return two Boolean masks: new to the catalog, and new to the walk."""
+        """Add products from one pass over a catalog or a part of it.
+
+        Return two Boolean masks: products that are new to the catalog, and new to the pass.
+        """
         new = self._all.add(uuids)
         if not self._walk.part:
             return new, new
@@ -110,12 +124,12 @@ class CatalogProducts:
         self._count += int(new.sum())
         self.twice += int((new_to_walk & ~new).sum())
         if self.twice > max(_FEW, _MAX_SHARE_TWICE * self._count):
-            self._fail(f"{self.twice:,} of {self._count:,} products were in more than one walk.")
+            self._fail(f"{self.twice:,} of {self._count:,} products were in more than one part.")
         read.tracker.check_number_of_products(self._count)
         return new, new_to_walk
 
     def finish(self, read: WalkRead, client: BlockingClient) -> None:
-        """Mark a walk as finished and, after the last walk, check for missing products."""
+        """Mark a pass as finished. After the last pass, check that no products are missing."""
         self._by_walk.pop(read, None)
         self.unfinished -= 1
         if not self.unfinished:
@@ -143,19 +157,20 @@ class CatalogProducts:
             if not is_in_rows:
                 self.is_doubtful = True
                 self._log(
-                    f"Catalog {self._walk.catalog!r}: all walks together returned only "
-                    f"{self._count:,} products, but {expected:,} were expected. A search might not "
-                    "list all counted products. To make sure, read the catalog once in a single "
-                    "walk with max_extra_pages_percent=0. Later reads are compared with that walk."
+                    f"Catalog {self._walk.catalog!r}: the read returned only {self._count:,} "
+                    f"products, but {expected:,} were expected. The search might not return every "
+                    "product that the service counts. To verify this, set "
+                    "max_extra_pages_percent=0 and read the catalog once in a single pass. Later "
+                    "reads are compared with the result."
                 )
                 return
             self._fail(
-                f"the walks returned only {self._count:,} products, but the service counts at "
+                f"the parts contain only {self._count:,} products, but the service counts at "
                 f"least {counted:,}."
             )
         live = "is unavailable" if counted is None else f"is at least {counted:,}"
         self._log(
-            f"Catalog {self._walk.catalog!r}: the walks returned {self._count:,} products, but "
+            f"Catalog {self._walk.catalog!r}: the read returned {self._count:,} products, but "
             f"{expected:,} were expected. The expected number might be outdated. The service's "
             f"current count {live}."
         )
@@ -163,16 +178,16 @@ class CatalogProducts:
     def _fail(self, problem: str) -> NoReturn:
         assert self._walk.part
         raise OctogenSplitCatalogError(
-            f"Catalog {self._walk.catalog!r}, split by brand into {self._walk.part.parts} walks: "
-            f"{problem} The service did not apply the brand_name facet and its exclusion exactly. "
-            "Nothing was published. Run it again. If the error persists, set "
+            f"Catalog {self._walk.catalog!r}, split by brand into {self._walk.part.parts} parts: "
+            f"{problem} The service did not apply the brand_name facet, or its exclusion, exactly. "
+            "Nothing was published. Retry the read. If the error persists, set "
             "max_extra_pages_percent=0 in OctogenResource or scan_products to read each catalog in "
-            "one walk, and report it to Octogen."
+            "a single pass, and report the error to Octogen."
         )
 
 
 class PlanRead:
-    """Executes a plan, up to a row cap; None reads all rows."""
+    """Executes a read plan and stops after `cap` rows. If `cap` is None, it reads all rows."""
 
     def __init__(
         self,
@@ -208,7 +223,7 @@ class PlanRead:
         )
 
     def frames(self, report: Callable[[], None]) -> Iterator[pl.DataFrame]:
-        """Yield the rows in the order their pages arrive."""
+        """Yield the rows in the order in which their pages arrive."""
         try:
             yield from self._capped(report) if self._cap is not None else self._all(report)
         finally:
@@ -249,9 +264,9 @@ class PlanRead:
     def _check_unchanged(self, reads: Sequence[WalkRead]) -> None:
         """Check that no catalog was indexed again while it was being read.
 
-        Each catalog's last index time is compared with its value from before the read. If the
-        service does not report index times, page 1 is requested again, but only if a later page
-        resembled it.
+        Each catalog's index time is compared with the index time before the read. If the service
+        does not report index times, page 1 is requested again, but only if a later page looked like
+        page 1.
         """
         service, client = self._service, self._client
         # A single page cannot mix two states.
@@ -337,7 +352,7 @@ class PlanRead:
 
     @property
     def failed(self) -> list[WalkRead]:
-        """The walks whose pages are unreadable or inconsistent."""
+        """The passes in which a page is unreadable or inconsistent with the other pages."""
         return [read for read in self._reads if read.failed]
 
     def add_up(self) -> None:
@@ -356,7 +371,7 @@ class PlanRead:
         statistics.update(sent, self._service.spending)
 
     def _left(self) -> tuple[int, int]:
-        """Estimate the number of rows left and the number of pages left, excluding saved pages."""
+        """Estimate the number of remaining rows, and the pages that must still be requested."""
         rows = pages = 0
         for products in self._products.values():
             reads = products.reads
@@ -373,7 +388,7 @@ class PlanRead:
 def count_products(
     client: BlockingClient, filters: SearchFilters, catalog: str | None
 ) -> int | None:
-    """Return a lower bound for a catalog's products as counted by the service; None if unknown."""
+    """Return the service's count of a catalog's products, a lower bound; None if unknown."""
     try:
         return client.count_products(filters, [catalog] if catalog else []) or None
     except OctogenError:

@@ -1,12 +1,14 @@
 """PageStore: saves the pages of a read, so that the next run can resume after a crash.
 
-Each walk has a folder named `{search}{part}/{indexed_at}`, so a read never finds pages for another
-search, service or catalog state. Consecutive pages are stored in one file, called a segment.
+The pages of each search, or of each part of a split catalog, are saved in a folder with the name
+`{search}{part}/{indexed_at}`. A read therefore never finds pages from another search, service or
+catalog state. Consecutive pages are stored in one file, called a segment.
 
-A segment is named `{page}-{before}-{own}`: the number of pages that precede it, the previous
-segment's digest, and its own digest, which covers both. The names are enough to put segments in
-order, and segments from concurrent runs cannot mix. If a segment is damaged, only the ones before
-it are used. No locks or other records are needed.
+The file name of a segment is `{page}-{before}-{own}`. It consists of the number of pages before the
+segment, the previous segment's digest, and a digest of the name's first two fields and the content.
+The names are sufficient to put segments in order, and segments from concurrent runs cannot be
+mixed. If a segment is damaged, only the segments before it are used. No locks or other records are
+needed.
 """
 
 from __future__ import annotations
@@ -40,13 +42,13 @@ PAGES_PER_SEGMENT = 12
 _FORMAT = f"2 {ProductPage.__struct_config__.tag}"
 _MAX_SEGMENT_BYTES = 4 << 20
 _MAX_SHARE_LOST = 0.05
-"""Share of the walk's pages so far that makes a segment; at least 1 page and at most 12 pages."""
+"""The size of the next segment as a share of the pages read so far. It has 1 to 12 pages."""
 _MAX_AGE = timedelta(days=1)
-"""Pages older than this cannot belong to a running read, so their folder is removed."""
+"""Saved pages that are older cannot belong to a running read, so they are removed."""
 _ZSTD_LEVEL = 1
 _HALF = 16
 _ROOT = "0" * 32
-"""Used instead of the previous segment's digest in the first segment's name."""
+"""The value of the previous segment's digest in the file name of the first segment."""
 _FOLDER = re.compile(
     rf"(?P<search>[0-9a-f]{{{_HALF}}})(?P<part>[0-9a-f]{{{_HALF}}})/(?P<indexed_at>[^/]+)/[^/]+"
 )
@@ -54,11 +56,11 @@ _NAME = re.compile(r"(?P<page>\d{6,})-(?P<before>[0-9a-f]{32})-(?P<own>[0-9a-f]{
 
 
 class WalkKey(NamedTuple):
-    """A walk's key: a digest of service and search, a digest of the part, and the index time."""
+    """Identifies the saved pages of a search, or of one part of a split catalog."""
 
-    search: str
-    part: str  # which differs between runs
-    indexed_at: str
+    search: str  # a digest of the service and the search
+    part: str  # a digest of the part; parts can differ between runs
+    indexed_at: str  # the index time, or a digest of several index times
 
 
 def walk_key(
@@ -68,11 +70,11 @@ def walk_key(
     part: object = None,
     scope: str = "",
 ) -> WalkKey:
-    """Return a walk's key.
+    """Return the key for the saved pages of a search.
 
-    `body` requests page 1 of the whole catalogs, `indexed_times` are their index times, and `part`
-    identifies a part of a split catalog. `scope` separates an asset's snapshots: a daily partition
-    never resumes from the previous day's pages.
+    `body` is the request for page 1 of the whole catalogs, `indexed_times` are their index times,
+    and `part` identifies a part of a split catalog. `scope` distinguishes an asset's snapshots, so
+    that a daily partition never resumes from the previous day's pages.
     """
     of_body, of_part = (_digest(msgspec.json.encode(each, order="sorted")) for each in (body, part))
     search = _digest(f"{_FORMAT} {scope} {base_url} {of_body}".encode())
@@ -84,10 +86,10 @@ def walk_key(
 
 
 class _Segment(msgspec.Struct, array_like=True):
-    """A file of consecutive pages, compressed separately so that only one is in memory.
+    """A file with consecutive pages. Each page is compressed separately, to save memory.
 
-    `started_at` is when the read that saved the segment began. `after` is the cursor of the
-    segment's first page.
+    `started_at` is the start time of the read that saved the segment. `after` is the cursor with
+    which the first page was requested.
     """
 
     generation: str
@@ -100,11 +102,11 @@ class _Segment(msgspec.Struct, array_like=True):
 
 
 class _Name(NamedTuple):
-    """A segment's file name: the number of earlier pages, the previous digest, its own digest."""
+    """The file name of a segment."""
 
-    page: int
-    before: str
-    own: str
+    page: int  # the number of pages before the segment
+    before: str  # the previous segment's digest
+    own: str  # the segment's digest
 
     def __str__(self) -> str:
         return f"{self.page:06}-{self.before}-{self.own}.pages"
@@ -115,10 +117,11 @@ class _Name(NamedTuple):
 
 
 class PageStore:
-    """An asset's saved pages during one read. Saving the first segment creates the folder.
+    """Loads the pages that earlier reads of an asset saved, and saves the pages of this read.
 
-    `scope` identifies the snapshot, such as its partition. Pages older than `resume_within` are not
-    resumed; with 0, no pages are saved. If pages cannot be saved, `warn` is called once.
+    `scope` identifies the snapshot, such as its partition. Pages older than `resume_within` are
+    ignored. If `resume_within` is 0, no pages are saved. If pages cannot be saved, `warn` is called
+    once.
     """
 
     def __init__(
@@ -147,7 +150,7 @@ class PageStore:
         self.failure: OctogenSnapshotError | None = None
 
     def begin(self) -> None:
-        """List the saved pages, and remove the ones too old for any read."""
+        """List the saved pages, and remove pages that are too old for any read."""
         found: defaultdict[WalkKey, list[ListedFile]] = defaultdict(list)
         try:
             for file in self._store.files(self._folder):
@@ -162,12 +165,12 @@ class PageStore:
                 self._store.delete(old, folder=self._folder)
 
     def walk(self, key: WalkKey) -> SavedWalk:
-        """Return a key's walk with the saved pages it can resume from."""
+        """Return the saved pages for a key, except pages that are too old to resume from."""
         if key not in self._walks:
             files = self._listed.get(key, [])
             young = [file for file in files if self._is_young(file)]
             if len(young) < len(files):
-                self._log(f"Ignoring saved pages in {self._path(key)}: they are too old.")
+                self._log(f"Ignoring saved pages in {self._path(key)} because they are too old.")
             found = (_NAME.fullmatch(file.key.rpartition("/")[2]) for file in young)
             names = [
                 _Name(int(each["page"]), each["before"], each["own"]) for each in found if each
@@ -176,13 +179,13 @@ class PageStore:
         return self._walks[key]
 
     def has_other_times(self, key: WalkKey) -> bool:
-        """True if the walk has saved pages from another index time."""
+        """True if pages of the same search were saved for another index time of the catalog."""
         return any(
             each.search == key.search and each.indexed_at != key.indexed_at for each in self._listed
         )
 
     def discard(self, keys: Collection[WalkKey]) -> None:
-        """Remove the pages of walks that must not be resumed, and stop saving them."""
+        """Remove the saved pages for the keys, so that a read starts from page 1."""
         for key in keys:
             self.walk(key).close()
             self._walks[key] = SavedWalk(self, key, [], self.now())
@@ -191,9 +194,9 @@ class PageStore:
             self._store.delete(files, folder=self._folder)
 
     def clear(self) -> None:
-        """Stop saving, and remove the pages this read wrote or found for its catalogs.
+        """Stop saving, and remove all pages that this read saved or found for its searches.
 
-        Pages that a concurrent run has written since then are left for that run to remove.
+        Pages that a concurrent run has saved since then are kept. That run removes them.
         """
         if not self._walks:
             return
@@ -211,7 +214,7 @@ class PageStore:
         return age > max(_MAX_AGE, self._resume_within)
 
     def _is_young(self, file: ListedFile) -> bool:
-        """True if a segment is young enough, allowing for clock skew between store and machine."""
+        """True if a segment is recent enough, even if its time is slightly in the future."""
         return abs(self.now() - file.modified) <= self._resume_within
 
     def _path(self, key: WalkKey, name: _Name | str = "") -> str:
@@ -227,7 +230,7 @@ class PageStore:
         if _Name.of(name.page, name.before, content) == name:
             with contextlib.suppress(msgspec.MsgspecError):
                 return msgspec.msgpack.decode(content, type=_Segment)
-        self._log(f"The saved pages {path} are missing or damaged. Only earlier pages are used.")
+        self._log(f"The saved pages in {path} are missing or damaged. Only earlier pages are used.")
         return None
 
     def write(self, key: WalkKey, page: int, before: str, segment: _Segment) -> _Name:
@@ -246,7 +249,7 @@ class PageStore:
         return name
 
     def give_up(self, error: OctogenSnapshotError) -> None:
-        """Stop saving and warn once; the read does not depend on saved pages."""
+        """Stop saving and warn once. The read continues, because it does not need saved pages."""
         with self._lock:
             is_first, self.is_ended = not self.is_ended, True
         if is_first:
@@ -257,11 +260,12 @@ class PageStore:
 
 
 class SavedWalk:
-    """One walk's saved pages: first from earlier runs, then the ones this read appends.
+    """The saved pages of one search: pages from earlier runs, then pages that this read appends.
 
-    As a context manager it saves the remaining pages when the walk ends or fails. `pages` counts
-    the pages from earlier runs; `resumed` counts how many have been yielded. `started_at` is when
-    the read that saved the first page began; without saved pages, when this read began.
+    As a context manager, it saves the remaining pages when the block ends or fails. `pages` is the
+    number of pages from earlier runs, and `resumed` is the number of these pages that have been
+    yielded. `started_at` is the start time of the read that saved the first page or, if no page was
+    saved, of this read.
     """
 
     first: ProductPage | None = None  # from earlier runs
@@ -325,12 +329,12 @@ class SavedWalk:
         with self._lock:
             self._begin_segment()
             self._saver.end()
-            # A failed read has paid for its pages; a successful one removes them anyway.
+            # The pages of a failed read were paid for. A successful read removes its pages anyway.
             if error is not None:
                 self._wait()
 
     def append(self, page: ProductPage, generation: str) -> None:
-        """Save the next page in the background; block only while two segments are pending."""
+        """Save the next page in the background. Block only while two segments are pending."""
         if self._store.failure:  # the store is not writable, so the snapshot would fail too
             raise self._store.failure
         if self._closed or self._store.is_ended:
@@ -378,7 +382,7 @@ class SavedWalk:
 
 
 def _longest_chain(names: Collection[_Name]) -> list[_Name]:
-    """Return the segments from page 1 to the last page; empty if the first segment is missing."""
+    """Return the longest sequence of segments that starts at page 1; empty if page 1 is missing."""
     by_digest = {name.own: name for name in names}
     for last in sorted(names, reverse=True):
         chain = [last]

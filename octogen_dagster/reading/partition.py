@@ -1,8 +1,8 @@
 """Splits a catalog into parts by brand. No I/O.
 
 Each part includes some brands and excludes the brands in earlier parts. The remainder excludes all
-named brands and includes products without a brand. So each product is in exactly one part, even if
-brand names or sizes are wrong. Wrong ones only make the parts uneven.
+named brands and includes products without a brand. Each product is therefore in exactly one part,
+even if the brand names or sizes are wrong. Wrong sizes only make the parts uneven.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
     from octogen_dagster.api.search import SearchRequest
 
 MAX_BRANDS = 500
-"""Maximum brands per request, the same as the limit for keys in `catalogs`.
+"""The maximum number of brands in one request, equal to the service's limit for `catalogs`.
 
-The service documents no limit for facet values. If the service rejects this many, the
-first request fails, before any part is read.
+The service documents no limit for facet values. If it rejects this many brands, the first request
+fails before any part is read.
 """
 
 REFUSED_STATUSES = {400, 413, 422}
-"""Statuses with which the service can reject this many brands."""
+"""HTTP status codes with which the service can reject a request that has too many brands."""
 
 MAX_SHARE = 0.75
-"""A split must cut the read time to at most this share to be worthwhile."""
+"""A catalog is only split if this reduces the read time to at most this share."""
 
 
 @dataclass(frozen=True)
 class CatalogPart:
-    """The part of a catalog that one walk reads."""
+    """A part of a catalog, selected by brand, that is read separately."""
 
     number: int  # from 1
     parts: int  # total number of parts
@@ -45,7 +45,7 @@ class CatalogPart:
     products: int = field(default=0, compare=False)  # expected number; 0 if unknown
 
     def narrowed(self, request: SearchRequest) -> SearchRequest:
-        """Narrow a request for the whole catalog to this part."""
+        """Restrict a request for the whole catalog to this part."""
         return request.model_copy(
             update={"facets": _facets(self.brands), "exclude_facets": _facets(self.excluded)}
         )
@@ -56,9 +56,9 @@ def partition(
 ) -> list[CatalogPart]:
     """Split a catalog into at most `walks` parts of similar size, largest first.
 
-    `brands` maps brands to product numbers. The result is empty if one part would have most of the
-    catalog. If there are more parts than `threads`, their number is a multiple of `threads`, so
-    that all threads read the same number of parts.
+    `brands` contains each brand's number of products. The result is empty if one part would contain
+    most of the catalog. If there are more parts than `threads`, their number is a multiple of
+    `threads`, so that all threads read the same number of parts.
     """
     named = Counter(_by_spelling(brands)).most_common(MAX_BRANDS)
     unnamed = max(0, products - sum(size for _, size in named))
@@ -70,7 +70,7 @@ def partition(
         count -= count % threads
     if count < 2:
         return []
-    remainder = (unnamed, 0)  # brands that fall into it need not be named
+    remainder = (unnamed, 0)  # its brands are not listed
     sizes = [remainder, *((0, number) for number in range(1, count))]
     heapq.heapify(sizes)
     members: list[list[str]] = [[] for _ in range(count)]
@@ -91,7 +91,7 @@ def partition(
 
 
 def parts_of(sets: Sequence[Sequence[str]]) -> list[CatalogPart]:
-    """Return one part for each set of brands, and the remainder last."""
+    """Return one part for each set of brands, followed by the remainder."""
     count = len(sets) + 1
     parts = []
     before: list[str] = []
@@ -106,7 +106,7 @@ def _facets(brands: Sequence[str]) -> list[Facet]:
 
 
 def _by_spelling(brands: Mapping[str, int]) -> dict[str, int]:
-    """Merge brands that differ only in case, under the most frequent spelling."""
+    """Merge brands that differ only in case, and keep the most frequent spelling."""
     spellings: defaultdict[str, list[tuple[int, str]]] = defaultdict(list)
     for name, size in brands.items():
         if size > 0 and (brand := name.strip()):

@@ -1,10 +1,11 @@
-"""Plans a read: selects the catalogs and the walks through their pages.
+"""Plans a read: selects the catalogs, and decides which ones to read together or in parts.
 
-In the current API contract, a filtered search can name up to 500 catalogs in one request, so ten
-hits in 200 shops cost one page instead of 200. Whole catalogs are read in one walk each. A large
-catalog is split by the brands in its latest snapshot (`partition`). The service must be able to
-count the catalog's products, because the count shows at the end whether any are missing. Plans do
-not depend on the clock, so that a retry finds each walk's saved pages.
+In the current API contract, a filtered search can specify up to 500 catalogs in one request, so ten
+hits in 200 shops cost one page instead of 200. Each whole catalog is read in a separate pass over
+its pages. A large catalog is split by the brands in its latest snapshot (`partition`), and each
+part is read in a separate pass. The service must be able to count the catalog's products, because
+the count shows at the end whether any are missing. Plans do not depend on the clock, so that a
+retry finds the pages that were saved for each pass.
 """
 
 from __future__ import annotations
@@ -45,13 +46,13 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 _BRAND = pl.col("brand").struct.field("name")
 MIN_PAGES = 50
-"""The minimum number of pages for splitting a catalog; a smaller one would save too little time."""
+"""The minimum number of pages for splitting a catalog. Smaller catalogs are read fast enough."""
 _PARTS_PER_THREAD = 4  # so that all threads finish at about the same time
 
 
 @dataclass(frozen=True)
 class ReadPlan:
-    """A read's walks, in the order they are started."""
+    """The passes over pages that make up a read, in the order in which they start."""
 
     search: ProductSearch
     walks: list[Walk]
@@ -64,7 +65,7 @@ class ReadPlan:
 
     @property
     def expected_rows(self) -> int | None:
-        """The expected rows; None if unknown or if the search has filters."""
+        """The expected number of rows; None if it is unknown or if the search has filters."""
         rows = [walk.expected_rows for walk in self.whole_catalogs]
         known = [each for each in rows if each is not None]
         is_known = self.search.reads_whole_catalogs and len(known) == len(rows)
@@ -72,19 +73,19 @@ class ReadPlan:
 
     @property
     def rows_per_product(self) -> float | None:
-        """Expected rows divided by the product count; None if a catalog was never read."""
+        """The ratio of expected rows to counted products; None if a catalog was never read."""
         expected, products = self.expected_rows, sum(self.product_counts.values())
         known = [walk.rows_per_product is not None for walk in self.whole_catalogs]
         return expected / products if expected and products and all(known) else None
 
     @property
     def product_counts(self) -> dict[str, int]:
-        """The known product counts from the source, by catalog."""
+        """The source's product counts by catalog. Catalogs with an unknown count are omitted."""
         counts = {key: state.product_count for key, state in self.states.items()}
         return {key: count for key, count in counts.items() if count is not None}
 
     def estimate(self, service: CatalogService) -> str | None:
-        """Describe the read's requests, cost and time; None if its size is unknown."""
+        """Describe the expected requests, cost and time; None if the row count is unknown."""
         if not self.walks or self.expected_rows is None:
             return None
         counts = [walk.expected_rows or 0 for walk in self.whole_catalogs]
@@ -97,18 +98,19 @@ class ReadPlan:
         return f"{subject}: {estimate}{more}."
 
     def small_page_warning(self, service: CatalogService) -> str | None:
-        """Return a warning if pages below the maximum size make the read cost more."""
+        """Return a warning if the page size is below the maximum, which increases the cost."""
         page_size = self.search.page_size
         if page_size >= MAX_PAGE_SIZE or not service.spending.prices.search_page_usd:
             return None
         return (
-            f"page_size is {page_size}. Pages of any size cost the same, so this read costs "
-            f"{MAX_PAGE_SIZE / page_size:.3g} times as much as with page_size {MAX_PAGE_SIZE}."
+            f"page_size is {page_size}. A page costs the same regardless of its size, so this read "
+            f"costs {MAX_PAGE_SIZE / page_size:.3g} times as much as a read with page_size "
+            f"{MAX_PAGE_SIZE}."
         )
 
     @property
     def whole_catalogs(self) -> list[Walk]:
-        """One unsplit walk for each catalog."""
+        """One pass for each catalog. A split catalog is represented by one of its parts."""
         return list({walk.catalog: walk for walk in self.walks}.values())
 
 
@@ -121,11 +123,11 @@ def plan_walks(
     source_is_granted: bool,
     merges: bool = True,
 ) -> list[Walk]:
-    """Plan one walk for each catalog, or one walk for many, in reading order.
+    """Plan one pass over each catalog, or over up to 500 catalogs if the search has filters.
 
-    `listed` contains the source's catalogs if a list exists and is needed. Without `merges`, each
-    catalog gets a separate walk even if the search has filters, so that a query's filter does not
-    change the order of the rows.
+    `listed` contains the source's catalogs if the source has a list and the read needs it. If
+    `merges` is False, each catalog is read separately even if the search has filters, so that a
+    query's predicate does not change the order of the rows.
     """
     named = {*search.catalogs}
     known = {state.catalog: state for state in listed or () if state.catalog in named}
@@ -155,7 +157,8 @@ def plan_walks(
 def reads_list(search: ProductSearch, *, source_is_granted: bool) -> bool:
     """True if the read needs the list of the source's catalogs.
 
-    A capped search over all granted catalogs is one request, so that the best products come first.
+    A search with `max_products` over all granted catalogs is sent as a single request, so that the
+    best products come first.
     """
     is_capped = search.max_products is not None
     return not search.catalogs and not (is_capped and source_is_granted)
@@ -168,10 +171,10 @@ def _takes_many(
     *,
     source_is_granted: bool,
 ) -> bool:
-    """True if the service accepts several catalogs in one request, as in the current contract.
+    """True if the service accepts several catalogs in one request, as in the current API contract.
 
-    Only the seed contract lists index times. If the contract is unknown, a free count request
-    determines it, because the seed contract cannot count.
+    Only the older (seed) contract lists index times. If the contract is unknown, a free count
+    request determines it, because the seed contract has no count requests.
     """
     if _is_current(client):
         return True
@@ -181,7 +184,7 @@ def _takes_many(
         client.count_products(search, [state.catalog for state in states[:MAX_CATALOGS]])
     except OctogenError as error:
         if error.persistence is not Persistence.PERMANENT:
-            raise  # otherwise one walk per catalog could cost hundreds of requests
+            raise  # reading each catalog separately could cost hundreds of requests
         return _is_current(client)
     return True
 
@@ -199,10 +202,10 @@ def list_for(
     capped: bool = False,
     is_of_run: bool = False,
 ) -> Sequence[CatalogState] | None:
-    """List the source's catalogs; None if the source has no list and the read needs no list.
+    """List the source's catalogs. Return None if there is no list and the read can do without it.
 
-    `capped` means that the query needs only some rows; `is_of_run` shares one list across a run's
-    reads.
+    `capped` is True if the query needs only some of the rows. If `is_of_run` is True, all reads in
+    a run share one list.
     """
     listing = service.listing
     try:
@@ -228,21 +231,21 @@ def list_for(
 def _refuse_all_of_octogen(
     search: ProductSearch, service: CatalogService, error: OctogenNotFoundError
 ) -> None:
-    """Reject a search that would read all of Octogen, unless a budget limits it."""
+    """Reject a search that would read all of Octogen's catalogs, unless a budget limits it."""
     is_narrow = bool(search.has_keywords or search.facets or search.max_products)
     if is_narrow or service.spending.left_usd is not None:
         return
     raise error.with_message(
-        f"{error} Without catalogs, the search would read all of Octogen, and each page is "
-        "charged. Narrow it with q, facets or max_products, or set "
-        "OctogenResource(budget_usd=...). `octogen-dagster estimate` shows what a read costs."
+        f"{error} If no catalogs are specified, the search would read all of Octogen's catalogs, "
+        "and each page is charged. Narrow the search with q, facets or max_products, or set "
+        "OctogenResource(budget_usd=...). Run `octogen-dagster estimate` to see the cost of a read."
     ) from None
 
 
 class SnapshotBrands:
     """Row counts by catalog and brand in the snapshot that a read replaces.
 
-    They are computed on first use. An unreadable snapshot counts as missing.
+    The counts are computed on first use. A snapshot that cannot be read is ignored.
     """
 
     def __init__(self, latest: Callable[[], pl.LazyFrame | None], warn: Log) -> None:
@@ -277,9 +280,10 @@ def split_large(
     brands: SnapshotBrands,
     log: Log,
 ) -> list[list[Walk]]:
-    """Return each catalog's walks: one, or several if it is large.
+    """Split large catalogs into parts, and return the passes for each catalog.
 
-    A catalog is split if one thread would still read it long after the others have finished.
+    A catalog is split if one thread would still be reading it long after the other threads have
+    finished.
     """
     threads = service.concurrency
     if threads < 2 or not (search.reads_whole_catalogs and service.max_extra_pages_percent):
@@ -293,13 +297,13 @@ def split_large(
         if size >= MIN_PAGES and MAX_SHARE * threads * size >= total:
             limit = math.floor(service.max_extra_pages_percent * size / 100)
             useful = math.ceil(_PARTS_PER_THREAD * threads * size / total)
-            # A power of two, so that a retry makes the same parts even if other catalogs changed.
+            # A power of two, so that a retry creates the same parts if other catalogs have changed.
             useful = 1 << (useful.bit_length() - 1)
             parts = _parts(walk, count, min(limit, useful), threads, brands)
         if parts and _is_counted(parts, client, log):
             log(
-                f"Catalog {walk.catalog!r}: splitting it by brand into {len(parts)} walks, up to "
-                f"{threads} of them at a time, with at most {len(parts)} extra pages."
+                f"Catalog {walk.catalog!r} is read in {len(parts)} parts, split by brand. Up to "
+                f"{threads} parts are read at the same time. This adds at most {len(parts)} pages."
             )
             split.append(parts)
         else:
@@ -308,7 +312,7 @@ def split_large(
 
 
 def in_reading_order(catalogs: Iterable[Sequence[Walk]]) -> list[Walk]:
-    """Return all walks, longest first if a catalog is split."""
+    """Return all passes in the order to start them: the longest first if a catalog is split."""
     walks = [walk for each in catalogs for walk in each]
     if any(walk.part for walk in walks):
         walks.sort(
@@ -325,7 +329,7 @@ def plan_with_store(
     client: BlockingClient,
     log: Log,
 ) -> ReadPlan:
-    """Plan a read that resumes the catalogs' walks from saved pages and saves further pages."""
+    """Plan a read that resumes from saved pages and saves the pages that it requests."""
     store.begin()
     walks = in_reading_order([resumed(walks, store, client, log) for walks in catalogs])
     began = [walk.saved.started_at for walk in walks if walk.saved and walk.saved.pages]
@@ -335,8 +339,8 @@ def plan_with_store(
 def _products(walk: Walk, search: ProductSearch, brands: SnapshotBrands) -> int:
     """Return the expected number of products.
 
-    It comes from the latest snapshot, which a retry reads as well, so that both split the catalog
-    in the same way.
+    The number comes from the latest snapshot. A retry uses the same snapshot, so it splits the
+    catalog in the same way.
     """
     expected = walk.expected_rows
     if expected is not None and 2 * expected < MIN_PAGES * search.page_size:
@@ -358,16 +362,16 @@ def _parts(
 
 
 def _is_counted(parts: Sequence[Walk], client: BlockingClient, log: Log) -> bool:
-    """True if the service can count the products in the part that names the most brands.
+    """True if the service can count products, tested with the part that lists the most brands.
 
-    The count is free. If it is rejected, the search would be rejected too. Without a count, missing
-    products could not be detected at the end.
+    The count is free. If the service rejects it, the search would be rejected too. Without a count,
+    missing products could not be detected at the end.
     """
     largest = max(parts, key=_brands_named)
     try:
         client.count_products(largest.request, [largest.catalog or ""])
     except OctogenError as error:
-        log(f"{error} Reading the catalog in one walk instead.")
+        log(f"{error} The catalog is read in a single pass instead.")
         return False
     return True
 

@@ -1,9 +1,9 @@
 """Pushdown: the part of a Polars predicate that the service can apply exactly.
 
 Bounds on `current_price` and equality or `is_in` on `catalog_key` are pushed down, alone or joined
-with "and". Polars applies the remaining part, and applies the pushed-down part again. Facets are
-never derived from a predicate, because the service filters by canonical values that an item might
-not show.
+with "and". Polars applies the whole predicate to the result. Facets are never derived from a
+predicate, because the service filters by canonical values, which can differ from a product's
+values.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _FLIPPED = {"Gt": "Lt", "GtEq": "LtEq", "Lt": "Gt", "LtEq": "GtEq", "Eq": "Eq"}
 
 @dataclass(slots=True)
 class Pushdown:
-    """Request parameters derived from a predicate; both prices are inclusive."""
+    """Request parameters derived from a predicate. Both price bounds are inclusive."""
 
     price_min: float = -math.inf
     price_max: float = math.inf
@@ -29,7 +29,7 @@ class Pushdown:
 
     @classmethod
     def of(cls, predicate: pl.Expr) -> Pushdown:
-        """Return the part of a predicate that can be pushed down; it can be empty."""
+        """Return the request parameters for the parts of a predicate that can be pushed down."""
         pushdown = cls()
         try:
             tree = json.loads(predicate.meta.serialize(format="json"))

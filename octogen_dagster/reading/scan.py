@@ -1,7 +1,7 @@
 """ProductScan: a search as a LazyFrame, read when the frame is executed.
 
     ProductScan.reading → Polars executes the frame → _frames → _plan (pushdown, plan)
-    → PlanRead.frames, whose workers read the walks → frames for Polars
+    → PlanRead.frames, whose workers read the pages → frames for Polars
 
 Without a target, as in `scan_products`, the caller's `collect` executes the frame.
 """
@@ -84,9 +84,12 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 _NOWHERE = SnapshotTarget(_LOGGER.info, _LOGGER.warning)
 _MANY_MORE = 1.5
-"""A warning is logged above this ratio of rows to counted products. Growth alone is below it."""
+"""If the ratio of rows to counted products is higher, a warning is logged.
+
+A catalog's growth since the count is usually smaller.
+"""
 _BAR_SECONDS = 0.5
-"""The time between two updates of the progress bar."""
+"""The interval between updates of the progress bar."""
 _SHRINKING_CAUSES = (
     "the API key might no longer have access to a catalog, a catalog key was renamed or mistyped, "
     "fewer catalogs are read, or the service interprets the search differently"
@@ -99,24 +102,28 @@ class _LastExecution:
 
 
 class ProductScan:
-    """A search as a lazy frame, with execution statistics.
+    """A search whose products are read through a lazy frame, with statistics for each execution.
 
     Args:
         search: The search.
         service: The service settings.
-        report: Called with the statistics about every ten seconds, and at the end.
-        list_catalogs: Returns the source's catalogs, or None if the service has no list. By
-            default, the source is queried if its list is needed.
-        requests_before: Requests already sent for this read, included in the statistics.
+        report: A function that is called with the statistics about every ten seconds, and at the
+            end.
+        list_catalogs: A function that returns the source's catalogs, or None if the service has no
+            list. By default, the source is queried if the read needs the list.
+        requests_before: The number of requests already sent for this read. The statistics include
+            these requests.
         window: The snapshot's time window. The service returns only current data, so past and
             future windows are rejected.
-        min_rows_percent: The minimum size of a whole-catalog snapshot, in percent of the previous
-            snapshot's rows. Smaller ones are not published; 0 publishes any, even an empty one.
-            Searches with filters have no minimum.
+        min_rows_percent: The minimum size of a whole-catalog snapshot, as a percentage of the
+            previous snapshot's row count. Smaller snapshots are not published. If it is 0,
+            snapshots of any size are published, even empty ones. Searches with filters have no
+            minimum.
         progress: True to show a progress bar in a terminal or a notebook during execution.
-        explain: Called with an error about an empty or missing catalog while a snapshot is read.
-            Returns the error to raise instead, or None to raise the original error.
-        clock: Returns the current time, in UTC.
+        explain: A function that is called with an error about an empty or missing catalog while a
+            snapshot is read. It returns the error to raise instead, or None to raise the original
+            error.
+        clock: A function that returns the current time, in UTC.
 
     Attributes:
         search: The search.
@@ -154,33 +161,33 @@ class ProductScan:
 
     def __reduce__(self) -> Any:
         raise TypeError(
-            "A ProductScan cannot be pickled. Only ParquetSnapshotIOManager stores the result of "
-            "OctogenResource.scan(...). Set it as the asset's IO manager, for example with "
-            "io_manager_key, or return octogen.scan(...).frame.collect()."
+            "A ProductScan cannot be pickled. Only ParquetSnapshotIOManager can store the result "
+            "of OctogenResource.scan(...). Use ParquetSnapshotIOManager as the asset's IO manager, "
+            "for example with io_manager_key, or return octogen.scan(...).frame.collect()."
         )
 
     @functools.cached_property
     def frame(self) -> pl.LazyFrame:
-        """The products, as a lazy frame with the schema `PRODUCT_SCHEMA`."""
-        # Polars keeps a frame's callback where Python's garbage collector cannot see it. A frame
-        # that calls its own scan would never be freed, nor would its connections.
+        """The products as a lazy frame with the columns in `PRODUCT_SCHEMA`."""
+        # Polars keeps a frame's callback where Python's garbage collector cannot see it. If the
+        # callback referred to this scan, the scan and its connections would never be freed.
         reader = object.__new__(_FrameReader)
         vars(reader).update(vars(self))
         return io_source(PRODUCT_SCHEMA, reader._frames)
 
     @property
     def statistics(self) -> ScanStatistics:
-        """Statistics for the frame's last execution."""
+        """Statistics for the frame's latest execution."""
         return self._last.statistics
 
     @property
     def spending(self) -> Spending:
-        """Cost and budget across all executions."""
+        """The total cost of all executions, and their budget."""
         return self.service.spending
 
     @contextlib.contextmanager
     def reading(self, target: SnapshotTarget, stop: threading.Event) -> Iterator[Reading]:
-        """Open a read whose rows are stored in a target, with saved pages beside the target."""
+        """Open a read for a snapshot. Its pages are saved so that a retry can resume the read."""
         metrics = ProductMetrics()
         pages = None
         if target.store:
@@ -221,7 +228,7 @@ class ProductScan:
         search, query = statistics.search.as_json(), statistics.effective_query
         understood = {EFFECTIVE_QUERY: json.dumps(query, sort_keys=True)} if query else {}
         catalogs = sorted(statistics.catalogs)
-        # A search that names no catalogs and has no source list is a single walk.
+        # If neither the search nor the source lists catalogs, all of them are read in one pass.
         known = {CATALOGS: json.dumps(catalogs)} if catalogs or not statistics.pages else {}
         learned = dict[str, str]()
         if statistics.search.reads_whole_catalogs and not statistics.truncated:
@@ -290,17 +297,17 @@ class ProductScan:
                     show(statistics)
 
     def _warn_of_more_rows(self, plan: ReadPlan, warn: Callable[[str], None]) -> None:
-        """Warn about catalogs that cost far more than their source's count suggested."""
+        """Warn about catalogs that have far more rows than the source's product count."""
         for walk in plan.whole_catalogs:
-            if walk.catalog is None:  # the sources count without the search's filters
+            if walk.catalog is None:  # the source's counts ignore the search's filters
                 continue
             rows, count = self.statistics.rows_by_catalog[walk.catalog], walk.product_count
             if walk.rows_per_product is None and count and rows > _MANY_MORE * count:
                 warn(
-                    f"Catalog {walk.catalog!r}: received {rows:,} products, but its source counts "
-                    f"{count:,}. The source might count a product's variants only once, so the "
-                    "read cost more than estimated. Estimates for later snapshots use the received "
-                    "number."
+                    f"Catalog {walk.catalog!r}: the read returned {rows:,} products, but the "
+                    f"catalog source reports {count:,}. The source might count all variants of a "
+                    "product as one, so the read cost more than estimated. Estimates for later "
+                    "snapshots are based on the number of products returned."
                 )
 
     def _plan(
@@ -335,7 +342,7 @@ class ProductScan:
             listed,
             pushdown,
             source_is_granted=is_granted,
-            # Not the narrowed search's filters: a query's filter must not change the order.
+            # The search without pushdown, because a query's predicate must not change the order.
             merges=self.search.has_filters,
         )
         if not is_whole:
@@ -350,7 +357,7 @@ class ProductScan:
 
 
 class _FrameReader(ProductScan):
-    """The frame's callback; its pickle holds only the search and the service."""
+    """The callback of a scan's frame. Its pickle contains only the search and the service."""
 
     def __reduce__(self) -> Any:
         return _FrameReader, (self.search, self.service)
@@ -362,7 +369,8 @@ def _discard_bad(
     """Remove the failed catalogs' saved pages, so that the next read starts them from page 1.
 
     An unreadable response does not invalidate the pages before it. An unreadable saved page would
-    fail every later read. After an index run, the next read does not find the old pages anyway.
+    make every later read fail. If a catalog was indexed again, the next read does not find the old
+    pages anyway.
     """
     if isinstance(error, OctogenPagingError):
         is_bad = not isinstance(error, IndexedAgainError)
@@ -388,16 +396,17 @@ def scan_products(
     max_extra_pages_percent: float = MAX_EXTRA_PAGES_PERCENT,
     progress: bool = False,
 ) -> pl.LazyFrame:
-    """Return a search as a LazyFrame, read when the frame is executed.
+    """Return a search's products as a LazyFrame. They are read when the frame is executed.
 
-    Pages stream through the query, so `sink_parquet` needs little memory for any size. It buffers
-    one row group at a time; `row_group_size=20_000`, as in snapshots, needs the least. Column
-    projection, `head`, bounds on `current_price` and equality or `is_in` on `catalog_key` are
-    pushed down to the service. The result is the same as without pushdown.
+    Pages are streamed through the query, so `sink_parquet` needs little memory, even for large
+    catalogs. It buffers one row group at a time. `row_group_size=20_000`, which snapshots use,
+    needs the least memory. Column projection, `head`, bounds on `current_price`, and equality or
+    `is_in` on `catalog_key` are pushed down to the service. The result is the same as without
+    pushdown.
 
-    Each `collect` reads the products again and is charged again. A frame that occurs several times
-    in a query, such as one joined with its own aggregate, is read once. If the occurrences need
-    different parts, it is read in full.
+    Each `collect` requests the products again, and the requests are charged again. If a frame
+    occurs several times in a query, for example joined with an aggregate of the same frame, it is
+    read once. If the occurrences need different columns or rows, the frame is read in full.
 
     Args:
         search: The search.
@@ -405,22 +414,25 @@ def scan_products(
             `OCTOGEN_PLATFORM_API_KEY`, then `OCTO_API_KEY`.
         base_url: The API's base URL: https, or http on this machine. Defaults to the environment
             variable `OCTOGEN_BASE_URL`, then the URL at `OCTOGEN_HOST`, then Octogen's API.
-        timeout: Seconds for one request attempt, from connecting to the response's last byte.
-        concurrency: The number of catalogs, or parts of a large catalog, read at the same time.
+        timeout: The timeout for one attempt of a request, in seconds, from connecting to the last
+            byte of the response.
+        concurrency: The maximum number of catalogs, or parts of a large catalog, to read at the
+            same time.
         retry: The retry policy for requests.
-        reserved_percent: Percent of the organization's rate limit to leave for other users.
+        reserved_percent: The percentage of the organization's rate limit to leave for other users.
         catalog_source: Provides the catalogs for a search without `catalogs`. Defaults to
             `GrantedCatalogs`.
         budget_usd: The budget for all executions of the frame, in US dollars; None for no limit.
-        max_extra_pages_percent: The maximum extra pages for reading a catalog in several walks, in
-            percent of its pages; 0 reads each catalog in one walk.
+        max_extra_pages_percent: The maximum number of extra pages for reading a large catalog in
+            parallel parts, as a percentage of its pages. If it is 0, each catalog is read in a
+            single pass.
         progress: True to show a progress bar with products, cost and time left during execution:
             on stderr if it is a terminal, or in a notebook cell.
 
     Returns:
-        Columns as in `PRODUCT_SCHEMA`, without duplicate products. Products of a catalog that is
-        read in one walk are in the service's order. A catalog that is read in several walks has no
-        defined order.
+        A LazyFrame with the columns in `PRODUCT_SCHEMA` and without duplicate products. If a
+        catalog is read in a single pass, its products are in the service's order. If a catalog is
+        read in parallel parts, the order of its products is undefined.
 
     Raises:
         MissingAPIKeyError: No API key was found. Raised immediately.
@@ -447,7 +459,7 @@ def scan_products(
 
 
 def _narrowed(search: ProductSearch, pushdown: Pushdown) -> ProductSearch | None:
-    """Apply a pushdown's price bounds to a search; None if no price can match."""
+    """Add a pushdown's price bounds to a search. Return None if no price can match."""
     low = max(pushdown.price_min, search.price_min or 0.0)
     high = min(pushdown.price_max, float("inf") if search.price_max is None else search.price_max)
     if low > high:

@@ -27,17 +27,17 @@ if TYPE_CHECKING:
     from octogen_dagster.reading.decode import ProductPage
 
 _SPEED_SECONDS = 60.0
-"""Speed is measured over the last minute, because saved pages can make the start look fast."""
+"""The time window for measuring the speed. Saved pages at the start are read much faster."""
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _MIN_PLOTTED_FRACTION = 0.05
-"""The minimum share of products in a currency for plotting its median price."""
+"""The minimum share of products that a currency needs for its median price to be plotted."""
 _BARS = 8
 _CODE = re.compile("[a-z]{3}")
 
 
 @dataclass
 class ReadStatistics:
-    """Statistics for one execution of a frame, including planning and checking requests."""
+    """Statistics for one execution of a frame, including requests for planning and for checks."""
 
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     complete: bool = False  # True if the execution finished
@@ -65,7 +65,7 @@ class ReadStatistics:
         return self.rows / self.seconds if self.seconds else 0.0
 
     def update(self, sent: RequestStatistics, spending: Spending) -> None:
-        """Update wall time, request numbers and cost."""
+        """Update the wall time, the number of requests and the cost."""
         self.seconds = time.monotonic() - self._began
         self._recent.append((self.seconds, self.received_rows))
         while self._recent[1][0] < self.seconds - _SPEED_SECONDS:
@@ -94,9 +94,10 @@ class ReadStatistics:
         return metrics
 
     def cost_metrics(self, price_usd: float, saved_requests: int) -> Metrics:
-        """Return the cost metrics by name; empty if `price_usd` per request is 0.
+        """Return the cost metrics by name; empty if requests are free.
 
-        `saved_requests` is the number of requests that earlier runs paid for.
+        `price_usd` is the price of a request, and `saved_requests` is the number of requests that
+        earlier runs paid for.
         """
         if not price_usd:
             return {}
@@ -120,7 +121,7 @@ class ReadStatistics:
         return f"{text}, "
 
     def speed(self, expected: int | None) -> str:
-        """Return speed and time left, such as "950 a second, about 3 s left"."""
+        """Return the speed and the remaining time, such as "950 a second, about 3 s left"."""
         if self.complete:
             return f"{self.rows_per_second:,.0f} a second"
         began, rows = self._recent[0]
@@ -137,24 +138,25 @@ class ReadStatistics:
 class ScanStatistics(ReadStatistics):
     """Statistics for one execution of a `ProductScan`.
 
-    `started_at` is the rows' `fetched_at`. `rows_per_product` is `expected_rows` divided by the
-    sources' product counts; None unless the latest snapshot has the ratio for every catalog.
-    `likely_rows` adds the rows of finished catalogs and the rows expected from the others.
+    `started_at` is also the value of `fetched_at` in the rows. `rows_per_product` is the ratio of
+    `expected_rows` to the source's product counts. It is None unless the latest snapshot contains
+    the ratio for every catalog. `likely_rows` is the number of rows in finished catalogs plus the
+    expected number of rows in the remaining catalogs.
     """
 
     search: ProductSearch = field(default_factory=ProductSearch)
     expected_rows: int | None = None  # None if unknown
     rows_per_product: float | None = None
-    product_counts: dict[str, int] = field(default_factory=dict)  # the source's, by catalog
+    product_counts: dict[str, int] = field(default_factory=dict)  # from the source, by catalog
     rows_by_catalog: Counter[str | None] = field(default_factory=Counter)
     truncated: bool = False  # True if the cap left products unread
     catalogs: list[str] = field(default_factory=list)  # the catalogs read, if known
-    walks: int = 0
+    walks: int = 0  # passes over pages; several for each catalog that is read in parts
     likely_rows: int | None = None
     pages: int = 0  # decoded, including saved pages
     received_pages: int = 0  # the query might not have consumed all of them
-    first_pages: int = 0  # requested again at the end for comparison
-    repeats: int = 0  # duplicate products, removed
+    first_pages: int = 0  # first pages that were requested again at the end for comparison
+    repeats: int = 0  # duplicate products that were removed
     resumed_pages: int = 0  # saved pages that were not requested again
     first_request_id: str | None = None
     last_request_id: str | None = None
@@ -162,11 +164,11 @@ class ScanStatistics(ReadStatistics):
 
     @property
     def effective_query(self) -> EffectiveQuery | None:
-        """The effective query, by catalog if they differ; None if unknown."""
+        """The effective query, or the queries by catalog if they differ; None if unknown."""
         return combine(self.effective_queries)
 
     def add(self, frame: pl.DataFrame, pages: Sequence[ProductPage]) -> None:
-        """Count a frame's rows and pages."""
+        """Add a frame's rows and pages to the totals."""
         self.rows += len(frame)
         self.pages += len(pages)
         for page in pages:
@@ -178,7 +180,7 @@ class ScanStatistics(ReadStatistics):
         """Return the metrics by name."""
         price = self.prices.search_page_usd
         paid = round(self.cost_usd / price) if price else 0
-        # Without the requests that compared saved pages.
+        # Requests that only compared saved pages reduce the savings.
         spared = max(0, min(self.resumed_pages, self.pages - paid))
         metrics: Metrics = {
             "search": self.search.as_json(),
@@ -218,14 +220,14 @@ class ScanStatistics(ReadStatistics):
 
 
 class ProductMetrics:
-    """Null fractions and price quantiles, accumulated frame by frame.
+    """Computes null fractions and price quantiles from the frames of a read.
 
-    `null_fractions` has every column with nulls. `price_quantiles` has the five currencies with the
-    most products, because prices in different currencies cannot be compared. A currency with at
-    least 5 % of the products also gets a sparkline in `price_lines` and a separate number for its
-    median. The sparkline shows the distribution between the first and the last quantile. The median
-    is named `price_p50_eur`, for example, or `price_p50_no_currency` for products without a
-    currency. The most frequent currency comes first, and Dagster plots it.
+    `null_fractions` contains every column that has nulls. `price_quantiles` contains the five
+    currencies with the most products, because prices in different currencies cannot be compared. A
+    currency with at least 5 % of the products also has a sparkline in `price_lines` and a separate
+    metric for its median. The sparkline shows the distribution between the first and the last
+    quantile. The metric's name is `price_p50_eur`, for example, or `price_p50_no_currency` for
+    products without a currency. The most frequent currency comes first, and Dagster plots it.
     """
 
     def __init__(self) -> None:
@@ -234,7 +236,7 @@ class ProductMetrics:
         self._prices: dict[str | None, list[pl.Series]] = {}
 
     def add(self, products: pl.DataFrame) -> None:
-        """Add rows with columns as in `PRODUCT_SCHEMA`."""
+        """Add a frame with the columns in `PRODUCT_SCHEMA`."""
         self._rows += len(products)
         self._nulls.update(products.null_count().row(0, named=True))
         nameless = products["brand"].struct.field("name").null_count()
@@ -246,7 +248,7 @@ class ProductMetrics:
             self._prices.setdefault(code, []).append(selected)
 
     def metrics(self) -> Metrics:
-        """Return the metrics by name; empty without rows."""
+        """Return the metrics by name; empty if there are no rows."""
         if not self._rows:
             return {}
         shares = {name: round(nulls / self._rows, 4) for name, nulls in self._nulls.items()}
@@ -280,7 +282,7 @@ class ProductMetrics:
 
 
 def _line(prices: pl.Series, low: float, high: float) -> str:
-    """Draw the price distribution within a range; return an empty string if the range is empty."""
+    """Return a sparkline of the prices between `low` and `high`; empty if both are the same."""
     if low >= high:
         return ""
     within = prices.filter(prices.is_between(low, high))

@@ -1,4 +1,4 @@
-"""Walks through search pages: resume from saved pages, then read page by page."""
+"""Reads the pages of a search in order: first the saved pages, then pages from the service."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ if TYPE_CHECKING:
     from octogen_dagster.frames.effective_query import EffectiveQuery
 
 _REFUSED_CURSOR_STATUSES = {400, 404, 409, 410, 413, 422}
-"""Statuses with which the service can reject a later page's cursor."""
+"""HTTP status codes with which the service can reject the cursor of a later page."""
 _SCORES = {"display_match_score", "raw_score"}
 _FACETS = {"facets", "excludeFacets"}
 _MAX_BATCH_PAGES = 20
 _MAX_BATCH_BYTES = 1_000_000
-"""The batch size in bytes: a Polars call costs 1 ms, and larger batches exceed CPU caches."""
+"""The batch size in bytes. A Polars call takes 1 ms, and larger batches exceed CPU caches."""
 
 
 @dataclass(frozen=True, eq=False)
 class Walk:
-    """One walk: a pass through a search's pages, from page 1 to the last.
+    """One pass over the pages of a search, from page 1 to the last page.
 
-    For a walk of one catalog, `rows_per_product` is the latest snapshot's number of rows divided by
-    the source's product count. The source might count product groups, while a search lists each
-    product in a group.
+    If the pass covers a single catalog, `rows_per_product` is the number of rows in the latest
+    snapshot divided by the source's product count. The source might count product groups, while a
+    search returns each product in a group.
     """
 
     request: SearchRequest  # for page 1
-    catalogs: tuple[CatalogState, ...] = ()  # empty for all catalogs the key can search
+    catalogs: tuple[CatalogState, ...] = ()  # empty for all catalogs that the API key can search
     rows_per_product: float | None = None
     part: CatalogPart | None = None  # None for whole catalogs
     saved: SavedWalk | None = None  # None if pages are not saved
@@ -55,25 +55,25 @@ class Walk:
 
     @property
     def catalog(self) -> str | None:
-        """The catalog's key; None for a walk of several catalogs."""
+        """The catalog key; None if the pass covers several catalogs."""
         return self.catalogs[0].catalog if len(self.catalogs) == 1 else None
 
     @property
     def last_indexed_at(self) -> datetime | None:
-        """The latest index time of the walk's catalogs; None if any of them is unknown."""
+        """The latest index time of the catalogs; None if any catalog's index time is unknown."""
         times = [state.last_indexed_at for state in self.catalogs]
         return max(filter(None, times), default=None) if all(times) else None
 
     @property
     def product_count(self) -> int | None:
-        """The source's product count for the whole catalogs; None if unknown."""
+        """The number of products that the source counts in the whole catalogs; None if unknown."""
         counts = [state.product_count for state in self.catalogs]
         known = [count for count in counts if count is not None]
         return sum(known) if counts and len(known) == len(counts) else None
 
     @property
     def expected_rows(self) -> int | None:
-        """The expected rows for the whole catalogs; None if unknown."""
+        """The expected number of rows in the whole catalogs; None if unknown."""
         count = self.product_count
         return None if count is None else round(count * (self.rows_per_product or 1))
 
@@ -93,14 +93,14 @@ class NotResumableError(Exception):
 def resumed(
     walks: Sequence[Walk], store: PageStore, client: BlockingClient, log: Callable[[str], None]
 ) -> list[Walk]:
-    """Return one catalog's walks, each with its saved pages and the page after them.
+    """Add saved pages, and the page that follows them, to the passes over one catalog.
 
-    A walk without usable saved pages starts from page 1. If the service does not report index
-    times, all walks restart if one walk's pages have changed, because the walks must read the same
-    state of the catalog.
+    A pass that has no usable saved pages starts from page 1. If the service does not report index
+    times and the pages of one part have changed, all parts are read again from page 1, because they
+    must come from the same state of the catalog.
     """
     resumed = []
-    # The last pages of several walks show as much as the first and last page of one.
+    # The last pages of several parts show as much as the first and last page of a whole catalog.
     compares_first = len(walks) == 1 or not all(_saved(each, store, client).pages for each in walks)
     for walk in walks:
         saved, next_page = _saved(walk, store, client), None
@@ -108,9 +108,9 @@ def resumed(
             try:
                 next_page = _next_page(walk, saved, client, compares_first=compares_first)
             except NotResumableError as reason:
-                log(f"{walk.subject}: ignoring the saved pages: {reason}")
+                log(f"{walk.subject}: ignoring the saved pages because {reason}")
                 if walk.last_indexed_at is None and len(walks) > 1:
-                    log(f"Catalog {walk.catalog!r}: ignoring its other saved pages too.")
+                    log(f"Catalog {walk.catalog!r}: ignoring the saved pages of all parts.")
                     store.discard([_saved(each, store, client).key for each in walks])
                     return [replace(each, saved=_saved(each, store, client)) for each in walks]
                 store.discard([saved.key])
@@ -118,12 +118,12 @@ def resumed(
             else:
                 log(
                     f"{walk.subject}: resuming after {count(saved.pages, 'saved page')} from a "
-                    f"read that began at {saved.started_at:%Y-%m-%d %H:%M} UTC."
+                    f"read that started at {saved.started_at:%Y-%m-%d %H:%M} UTC."
                 )
         elif store.has_other_times(saved.key):
             log(
-                f"{walk.subject}: ignoring the saved pages: the catalog was indexed again since "
-                "they were read."
+                f"{walk.subject}: ignoring the saved pages because the catalog was indexed again "
+                "after they were read."
             )
         saved.first = saved.last = None  # frees memory; they are read again
         resumed.append(replace(walk, saved=saved, next_page=next_page))
@@ -141,10 +141,10 @@ def _saved(walk: Walk, store: PageStore, client: BlockingClient) -> SavedWalk:
 def _next_page(
     walk: Walk, saved: SavedWalk, client: BlockingClient, *, compares_first: bool
 ) -> ProductPage | None:
-    """Request the page after the saved ones; None if the last page was saved.
+    """Request the page after the saved pages. Return None if the last page was already saved.
 
-    If the service does not report index times, the last saved page is requested again and compared.
-    With `compares_first`, the first page is compared as well.
+    If the service does not report index times, the last saved page is requested again and compared
+    with the saved copy. If `compares_first` is True, the first page is compared as well.
     """
     first, last = saved.first, saved.last
     assert first
@@ -161,26 +161,28 @@ def _next_page(
                 now = _requested(walk, cursor, number, first, client)
                 if not _are_equal(before, now, walk.catalog):
                     raise NotResumableError(
-                        f"page {number:,} has changed, so the catalog was indexed again."
+                        f"page {number:,} has changed, which shows that the catalog was indexed "
+                        "again."
                     )
     except OctogenAPIError as error:
         if error.status_code not in _REFUSED_CURSOR_STATUSES:
             raise
         raise NotResumableError(
-            f"the service rejects their cursor ({error.status_code})."
+            f"the service rejects a saved cursor ({error.status_code})."
         ) from None
     if page and may_be_first_page(first, page):
-        raise NotResumableError(
-            "the service no longer knows their cursor and returned page 1 again."
-        )
-    # Without a request, the service's generation is still unknown.
+        raise NotResumableError("the service ignored the saved cursor and returned page 1 again.")
+    # If no request was sent, the service's API contract is still unknown.
     if (page or walk.last_indexed_at is None) and client.service.generation != saved.generation:
-        raise NotResumableError("the service now has another API contract.")
+        raise NotResumableError("the service now uses another API contract.")
     return page
 
 
 def _are_equal(saved: ProductPage, now: ProductPage, catalog: str | None) -> bool:
-    """True if two pages have the same rows, ignoring scores, and both or neither is the last."""
+    """True if two pages have the same products, and both or neither of them is the last page.
+
+    Scores are ignored.
+    """
     columns = PRODUCT_SCHEMA.keys() - _SCORES
     before, after = (product_frame([page], columns, catalog, datetime.min) for page in (saved, now))
     return bool(now.next_cursor) == bool(saved.next_cursor) and before.equals(after)
@@ -193,7 +195,7 @@ def _requested(
     first: ProductPage,
     client: BlockingClient,
 ) -> ProductPage:
-    """Request a page, and check that the service still interprets the search as on saved page 1."""
+    """Request a page, and check that the service interprets the search as it did for page 1."""
     request = walk.request.following(cursor) if cursor else walk.request
     page = client.page(request, walk.subject, number, read_page)
     if not is_same(page.effective_query, first.effective_query):
@@ -202,11 +204,11 @@ def _requested(
 
 
 class RefusedCursorError(OctogenPagingError):
-    """The service rejects a cursor, but the pages before this cursor are still valid."""
+    """The service rejected a cursor, but the pages received before are still valid."""
 
 
 class WalkRead:
-    """A walk in progress: first its saved pages, then pages from the service."""
+    """Reads the pages of one pass: first the saved pages, then pages from the service."""
 
     def __init__(self, walk: Walk) -> None:
         saved = walk.saved
@@ -237,7 +239,7 @@ class WalkRead:
             yield self, batch
 
     def pages(self, client: BlockingClient) -> Iterator[ProductPage]:
-        """Yield all pages, and save the ones received from the service."""
+        """Yield all pages, and save the pages that come from the service."""
         try:
             yield from self._pages(client)
         except RefusedCursorError:
@@ -274,7 +276,7 @@ class WalkRead:
             self._explain(error)
 
     def _saved_pages(self) -> Iterator[ProductPage]:
-        """Yield the saved pages, and the next page if it was already requested."""
+        """Yield the saved pages, then the page after them if it was already requested."""
         for page in self.walk.saved or ():
             self.resumed_pages += 1
             self.tracker.page_received(page)
@@ -292,14 +294,14 @@ class WalkRead:
         if self.tracker.pages and error.status_code in _REFUSED_CURSOR_STATUSES:
             raise RefusedCursorError(
                 f"{self.walk.subject}: the service rejected the cursor for page "
-                f"{self.tracker.pages + 1:,} ({error.status_code}). Cursors expire, for example "
-                "when the catalog is indexed again. Nothing was published. Run it again."
+                f"{self.tracker.pages + 1:,} ({error.status_code}). A cursor expires when the "
+                "catalog is indexed again, for example. Nothing was published. Retry the read."
             ) from error
         if self.walk.part and error.status_code in REFUSED_STATUSES:
             raise OctogenPagingError(
-                f"{error} Nothing was published. Set max_extra_pages_percent=0 in OctogenResource "
-                "or scan_products to read each catalog in one walk, and report the problem to "
-                "Octogen."
+                f"{error} Nothing was published. To read each catalog in a single pass, set "
+                "max_extra_pages_percent=0 in OctogenResource or scan_products. Please report the "
+                "problem to Octogen."
             ) from error
         raise error
 
@@ -323,7 +325,7 @@ class WalkRead:
         is_whole = self.walk.catalog and not self.walk.request.has_filters
         if is_whole and self.walk.product_count != 0:
             raise OctogenEmptyCatalogError(
-                f"{self.walk.subject} has no products. The service returns the same response for a "
-                "key that is mistyped, renamed or no longer granted. Nothing was published. "
-                "Correct the key, ask Octogen about the catalog, or stop reading it."
+                f"{self.walk.subject} has no products. The service returns the same response if "
+                "the catalog key is mistyped, was renamed or is no longer granted. Nothing was "
+                "published. Correct the key, ask Octogen about the catalog, or remove the catalog."
             )

@@ -1,4 +1,4 @@
-"""Workers: threads that send requests for one consumer, each over a separate connection."""
+"""Threads that send requests in parallel, each over a separate connection."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _ENDED = object()
 
 
 class Workers(Generic[_Job, _Result]):
-    """Runs `work(client, job)` for each job in threads, while the context is open.
+    """Runs `work(client, job)` for each job in a pool of threads, while the context is open.
 
     Jobs are started in order. Iteration yields results as they are produced, and None about every
-    second while it waits. At most `ahead` results are queued, which bounds memory. The first error
-    in any thread stops all of them and is raised by the iteration. `check` is called about every
-    second, and its errors are raised too.
+    second while it waits. At most `ahead` results are queued, which limits memory use. The first
+    error in any thread stops all threads and is raised by the iteration. `check` is called about
+    every second, and its errors are raised too.
     """
 
     def __init__(

@@ -1,6 +1,7 @@
-"""Bucket: a store's files in S3, Google Cloud Storage or Azure, through obstore.
+"""Stores files in S3, Google Cloud Storage or Azure Blob Storage, through obstore.
 
-Polars reads with the same options and credentials: both build on the Rust crate `object_store`.
+Polars reads the files with the same options and credentials, because both libraries are based on
+the Rust crate `object_store`.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from octogen_dagster.masking import has_url_secret, is_secret, masked
 from octogen_dagster.storage.files import ListedFile, ReplacedError
 
 Provider = Callable[[], tuple[dict[str, str], "int | None"]]
-"""Returns credentials under Polars' names, and when they expire as a Unix timestamp."""
+"""Returns credentials by Polars' option names, and their expiry time as a Unix timestamp."""
 
 _SCHEMES = {"s3": "aws_", "s3a": "aws_", "gs": "google_", "gcs": "google_"}
 _SCHEMES |= dict.fromkeys(("az", "azure", "abfs", "abfss"), "azure_")
@@ -43,12 +44,12 @@ _CLIENT_OPTIONS = {
     *("http2_keep_alive_timeout", "http2_keep_alive_while_idle", "http2_max_frame_size"),
     *("pool_idle_timeout", "pool_max_idle_per_host", "randomize_addresses"),
 }
-"""HTTP client options. Polars accepts them among its other options, but obstore would panic."""
+"""HTTP client options. Polars accepts them with other storage options; obstore would panic."""
 _OWN_CREDENTIALS = {
     *("access_key_id", "skip_signature", "web_identity_token_file", "bearer_token"),
     *("service_account", "service_account_path", "service_account_key", "application_credentials"),
 }
-"""Options that set the credentials, so that no library searches the machine for them."""
+"""Options that contain credentials. If any is set, the machine's credentials are not used."""
 _RETRIES: Any = {
     "max_retries": 3,
     "retry_timeout": timedelta(seconds=60),
@@ -57,7 +58,7 @@ _RETRIES: Any = {
 
 
 def bucket_of(url: str, setting: str = "base_dir", other: str = "a folder") -> tuple[str, str, str]:
-    """Return the scheme, bucket and prefix in a setting's URL, or raise ValueError."""
+    """Split the URL in a setting into scheme, bucket and prefix; raise ValueError if invalid."""
     scheme, _, rest = url.partition("://")
     bucket, _, prefix = rest.rstrip("/").partition("/")
     # In Azure URLs, @ and the account can follow the container.
@@ -78,11 +79,11 @@ def bucket_of(url: str, setting: str = "base_dir", other: str = "a folder") -> t
 
 
 class Bucket:
-    """A store's files under a bucket prefix. A missing bucket raises FileNotFoundError."""
+    """Files under a prefix in a bucket. A missing bucket raises FileNotFoundError."""
 
     advice = (
-        "Check that the bucket exists and is reachable and that the credentials have access, then "
-        "run it again."
+        "Check that the bucket exists and is reachable, and that the credentials have access. Then "
+        "try again."
     )
 
     def __init__(self, base_dir: str, options: Mapping[str, Any]) -> None:
@@ -113,8 +114,8 @@ class Bucket:
         except UnknownConfigurationKeyError as error:
             unknown = next((name for name in config if f"'{name.lower()}'" in str(error)), "")
             raise ValueError(
-                f"The storage option {unknown!r} is unknown for {self._url}. Use the option names "
-                "that obstore and Polars accept."
+                f"The storage option {unknown!r} is not supported for {self._url}. Use option "
+                "names that both obstore and Polars accept."
             ) from None
         except (BaseError, ValueError) as error:
             raise ValueError(
@@ -126,13 +127,13 @@ class Bucket:
         return f"{self._url}/{self._prefix}{key}"
 
     def reason(self, error: Exception) -> str:
-        """Return an error's first line with secrets masked; obstore adds a page of details."""
+        """Return an error's first line with secrets masked. obstore adds many lines of details."""
         text = str(error).partition("\n")[0] or type(error).__name__
         text = re.sub(r"\?[^\s)]*", "", text)  # the query of a signed URL
         return masked(text, self._secrets).rstrip(".")
 
     def _call(self, work: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        """Call obstore in a worker thread if this is the main thread: obstore blocks signals."""
+        """Call obstore. In the main thread, use a worker thread, because obstore blocks signals."""
         call = functools.partial(work, self._store, *arguments, **options)
         if threading.current_thread() is not threading.main_thread():
             return call()
@@ -144,7 +145,7 @@ class Bucket:
             self._call(_listed, f"{self._prefix}.octogen-no-such-folder")
 
     def version(self, key: str) -> object:
-        """Return a value that identifies the object at a key; None if it does not exist."""
+        """Return a value that identifies an object's version; None if it does not exist."""
         try:
             found = self._call(obstore.head, self._prefix + key)
         except FileNotFoundError:
@@ -162,9 +163,10 @@ class Bucket:
         self._call(obstore.put, self._prefix + key, written)
 
     def publish_if(self, version: object, written: Path | bytes, key: str) -> object:
-        """Publish an object if its key still has the given version, and return the new version.
+        """Publish an object only if its key still has the given version. Return the new version.
 
-        S3 and Azure compare the ETag, Google the generation. The upload has a single part.
+        S3 and Azure compare the ETag, and Google compares the generation. The object is uploaded in
+        a single request.
         """
         mode: Any = "create"
         if isinstance(version, tuple):
@@ -192,7 +194,7 @@ class Bucket:
         )
 
     def read(self, key: str) -> tuple[object, bytes]:
-        """Read an object, with the version for `publish_if`."""
+        """Return an object's version for `publish_if`, and its content."""
 
         def read(store: Any, path: str) -> tuple[object, bytes]:
             found = obstore.get(store, path)
@@ -204,13 +206,13 @@ class Bucket:
         self._call(obstore.put, self._prefix + key, content)
 
     def delete(self, keys: Collection[str], _within: str | None = None) -> None:
-        """Delete the objects only, because a bucket has no folders."""
+        """Delete objects. Buckets have no folders, so `_within` is ignored."""
         paths = [self._prefix + key for key in keys]
         if not paths:
             return
         try:
             self._call(obstore.delete, paths)
-        except FileNotFoundError:  # one is already deleted
+        except FileNotFoundError:  # an object was already deleted
             for path in paths:
                 with contextlib.suppress(FileNotFoundError):
                     self._call(obstore.delete, path)
@@ -221,10 +223,11 @@ def _listed(store: Any, prefix: str) -> Any:
 
 
 def _credential_provider(prefix: str, options: dict[str, str]) -> Provider | None:
-    """Let boto3 or google-auth find the machine's credentials, if installed.
+    """Return a provider that gets the machine's credentials from boto3 or google-auth.
 
-    They support profiles and federated identities, which obstore does not. Removes `aws_profile`
-    and the bearer token from the options; Polars accepts the token as an option only since 1.44.
+    Both libraries support profiles and federated identities, which obstore does not. Return None if
+    the library is not installed, or if the options contain credentials. `aws_profile` and the
+    bearer token are removed from the options. Polars accepts the token as an option since 1.44.
     """
     import polars as pl
 
@@ -243,7 +246,7 @@ def _credential_provider(prefix: str, options: dict[str, str]) -> Provider | Non
         return pl.CredentialProviderAWS(profile_name=profile, region_name=region)
     if profile:
         raise MissingPackageError(
-            f"aws_profile {profile!r} needs boto3. Add boto3 to your project's dependencies."
+            f"aws_profile {profile!r} requires boto3. Add boto3 to your project's dependencies."
         )
     if prefix == "google_" and importlib.util.find_spec("google.auth"):
         return pl.CredentialProviderGCP()
@@ -251,12 +254,12 @@ def _credential_provider(prefix: str, options: dict[str, str]) -> Provider | Non
 
 
 def _bearer(token: str) -> tuple[dict[str, str], None]:
-    """Return a bearer token in the form of a Polars credential, without an expiry."""
+    """Return a bearer token as a Polars credential that does not expire."""
     return {"bearer_token": token}, None
 
 
 def _credential(provider: Provider) -> dict[str, Any]:
-    """Convert credentials from a Polars credential provider for obstore."""
+    """Convert a Polars provider's credentials to the format that obstore requires."""
     found, until = provider()
     expires_at = None if until is None else datetime.fromtimestamp(until, UTC)
     if "bearer_token" in found:

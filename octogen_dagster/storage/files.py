@@ -1,4 +1,4 @@
-"""Atomic writes to files on a disk, by renaming: store files and files with secrets."""
+"""Writes files on a disk atomically, by renaming a temporary file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, NamedTuple
 from octogen_dagster.errors import OctogenSnapshotError
 
 _UNFINISHED = ".unfinished"
-"""The suffix for files still being written; their names start with a dot."""
+"""The suffix of temporary files while they are written. Their names start with a dot."""
 _MAX_PUT_ATTEMPTS = 20
 _LOCK_TIMEOUT = 60.0
 _KINDS = {stat.S_IFDIR: "folder", stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket"}
@@ -32,11 +32,11 @@ class ListedFile(NamedTuple):
 
 
 class ReplacedError(Exception):
-    """Another writer has replaced the file on which the new one is based."""
+    """Another writer has replaced the file since it was read."""
 
 
 class Disk:
-    """A store's files in a folder."""
+    """Files in a folder on a disk."""
 
     advice = "Give this user read and write access, or set base_dir to another folder."
 
@@ -50,7 +50,7 @@ class Disk:
         return getattr(error, "strerror", None) or str(error)
 
     def version(self, key: str) -> object:
-        """Return a value that identifies the file at a key; None if it does not exist."""
+        """Return a value that identifies a file's version; None if it does not exist."""
         try:
             found = os.stat(self._folder / key)
         except (FileNotFoundError, NotADirectoryError):
@@ -58,8 +58,8 @@ class Disk:
         if not stat.S_ISREG(found.st_mode):
             kind = _KINDS.get(stat.S_IFMT(found.st_mode), "device")
             raise OctogenSnapshotError(
-                f"The snapshot {self.uri(key)} cannot be read or written: the path is a {kind}. "
-                "Move it away, or set base_dir to another folder."
+                f"The snapshot {self.uri(key)} cannot be read or written, because the path is a "
+                f"{kind}. Move the {kind} away, or set base_dir to another folder."
             )
         # A rename changes the inode, even if the disk's clock has not advanced.
         return found.st_ino, found.st_mtime_ns
@@ -71,7 +71,7 @@ class Disk:
         _replace_durably(written, self._folder / key)
 
     def publish_if(self, version: object, written: Path, key: str) -> None:
-        """Publish a file if its key still has the given version."""
+        """Publish a file only if its key still has the given version."""
         import filelock
 
         lock = (self._folder / key).with_name(".lock")
@@ -81,7 +81,7 @@ class Disk:
             self.publish(written, key)
 
     def copy(self, key: str, target: str) -> None:
-        """Copy a file durably to a key that is never used for another file."""
+        """Copy a file to `target` and sync it to disk. `target` is never used for other files."""
         source, path = self._folder / key, self._folder / target
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -126,7 +126,7 @@ class Disk:
         return write_whole(path, content, durable=False)
 
     def delete(self, keys: Collection[str], within: str | None = None) -> None:
-        """Delete files, then any empty folders in `within`, including those left by killed runs."""
+        """Delete files, and all empty folders in `within`, even if a killed run left them there."""
         for key in keys:
             (self._folder / key).unlink(missing_ok=True)
         if within is not None:
@@ -145,9 +145,10 @@ def write_whole(
 ) -> None:
     """Create or replace a file atomically: a reader sees either the old or the new content.
 
-    With `durable`, the file survives a power failure. The umask applies to `mode`; use 0o600 for
-    secrets. `keep_owner` keeps the replaced file's owner and group if permitted. A symbolic link is
-    replaced, not followed. `remove_abandoned` deletes files left by killed writers.
+    If `durable` is True, the file survives a power failure. The umask applies to `mode`; use 0o600
+    for secrets. If `keep_owner` is True, the replaced file's owner and group are kept if this is
+    permitted. A symbolic link is replaced, not followed. `remove_abandoned` deletes files that
+    killed processes left.
     """
     file = create_unfinished(target, mode)
     try:
@@ -166,14 +167,14 @@ def write_whole(
 
 
 def give_owner(handle: int, like: str | os.PathLike[str]) -> None:
-    """Give an open file the owner and group of `like`, if `like` exists and this is permitted."""
+    """Set an open file's owner and group to match `like`, if it exists and this is permitted."""
     with contextlib.suppress(FileNotFoundError, PermissionError):
         wanted = os.stat(like)
         os.fchown(handle, wanted.st_uid, wanted.st_gid)
 
 
 def create_unfinished(target: Path, mode: int) -> BinaryIO:
-    """Create a temporary file beside `target`, to be renamed to it."""
+    """Create a temporary file next to `target`. It will be renamed to `target`."""
     while True:
         unfinished = target.with_name(f".{target.name}.{secrets.token_hex(6)}{_UNFINISHED}")
         # Mode "x" neither follows a link nor opens a file that somebody else created.
@@ -182,13 +183,13 @@ def create_unfinished(target: Path, mode: int) -> BinaryIO:
 
 
 def remove_abandoned(target: Path, older_than_seconds: float) -> None:
-    """Remove old unfinished files that killed writers left for a target."""
+    """Remove old temporary files for `target` that were left by killed processes."""
     for unfinished in target.parent.glob(f".{glob.escape(target.name)}.*{_UNFINISHED}"):
         _remove_older(unfinished, older_than_seconds)
 
 
 def remove_abandoned_below(folder: Path, older_than_seconds: float) -> None:
-    """Remove old unfinished files that killed writers left in a folder and its subfolders."""
+    """Remove old temporary files that killed processes left in a folder and its subfolders."""
     for path, _, names in os.walk(folder):
         for name in names:
             if name.startswith(".") and name.endswith(_UNFINISHED):
@@ -202,7 +203,7 @@ def _remove_older(unfinished: Path, seconds: float) -> None:
 
 
 def _replace_durably(unfinished: str | Path, target: Path) -> None:
-    """Rename a written file durably."""
+    """Rename a temporary file to `target`, and sync both the file and its folder to disk."""
     _sync(unfinished)
     os.replace(unfinished, target)
     # The folder contains the name and must reach the disk, too.

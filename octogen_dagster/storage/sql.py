@@ -1,4 +1,4 @@
-"""SQL queries over a store's snapshots, with one table per asset."""
+"""Runs SQL queries on the snapshots in a store. Each asset is a table."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def list_tables(store: Store) -> pl.DataFrame:
 
 
 def query_tables(store: Store, query: str, limit: int | None = None) -> pl.DataFrame:
-    """Return a query's rows, or the first `limit` rows."""
+    """Run a query and return all its rows, or only the first `limit` rows."""
     word = (_FIRST_WORD.match(query) or [""] * 2)[1]
     if word.lower() not in _READS:
         raise ValueError(
-            f"{word or 'The query'} is not a SELECT. Queries are read-only: start with SELECT, "
-            "WITH or FROM."
+            f"{word or 'The query'} is not a SELECT statement. Queries are read-only, so start the "
+            "query with SELECT, WITH or FROM."
         )
     frames = _frames(store, query)
     try:
@@ -89,7 +89,7 @@ def _frames(store: Store, query: str | None = None) -> dict[str, pl.LazyFrame]:
         else:
             raise OctogenSnapshotError(
                 f"The asset {asset} is stored both as {store.uri(files[''])} and in partitions. "
-                "Move the files that are no longer updated."
+                "Move the files that are no longer updated to another folder."
             )
     return frames
 
@@ -101,7 +101,10 @@ def _with_partition(partition: str, frame: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def _files(store: Store, query: str | None = None) -> dict[str, Mapping[str, str]]:
-    """Return the files of the assets that a query mentions, by partition ("" without one)."""
+    """Return the files of each asset that a query mentions, by partition key.
+
+    The key is empty if the asset is not partitioned. If `query` is None, return all assets' files.
+    """
     keys = [
         each.key
         for each in store.files("")
@@ -118,7 +121,7 @@ def _files(store: Store, query: str | None = None) -> dict[str, Mapping[str, str
 
 
 def _possible_names(key: str) -> list[str]:
-    """Return the possible asset keys for a file: a path segment can be a prefix or partition."""
+    """Return the asset keys that a file can belong to. Its last path parts can be partitions."""
     parts = [unquote(part) for part in key.removesuffix(".parquet").split("/")]
     return ["/".join(parts[:length]) for length in range(1, len(parts) + 1)]
 

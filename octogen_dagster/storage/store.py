@@ -1,4 +1,4 @@
-"""Store: files on a disk or in a bucket, each published atomically."""
+"""Stores files on a disk or in a bucket, and publishes each file atomically."""
 
 from __future__ import annotations
 
@@ -35,16 +35,19 @@ if TYPE_CHECKING:
 
 ROW_GROUP_SIZE = 20_000
 SNAPSHOT_ID = "octogen.snapshot_id"
-"""File metadata key: a unique ID for each written Parquet file."""
+"""File metadata key for a unique ID of the Parquet file."""
 ASSET_KEY = "octogen.asset_key"
 PARTITION_KEY = "octogen.partition_key"
 MAX_OPEN_FILES = 100
 """The maximum number of files kept open at the same time: a macOS shell limits a process to 256."""
 MAX_EXECUTED_FRAMES = 200
-"""The maximum number of unpinned frames executed concurrently. Each one uses two of Polars' 512
-query threads, and further frames would wait forever for a thread."""
+"""The maximum number of frames executed concurrently, except frames whose files are kept open.
+
+Each execution uses two of Polars' 512 query threads. Additional executions could wait forever for a
+thread.
+"""
 MAX_WRITE_SECONDS = 3600.0
-"""An unfinished file older than this no longer has a writer."""
+"""If a temporary file is older than this, no process is writing to it."""
 MAX_COMPONENT_LENGTH = 200
 _FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
@@ -53,10 +56,14 @@ MAX_REQUESTS = 16
 _executed = threading.BoundedSemaphore(MAX_EXECUTED_FRAMES)
 _STORE_ERROR = "object-store error: "
 """The prefix of Polars errors that come from the object store."""
+_NOT_PUBLISHED = (
+    "The snapshot {} could not be published, but readers still see a complete snapshot, either the "
+    "old or the new one"
+)
 
 
 class DamagedError(OctogenSnapshotError):
-    """The file is not a Parquet file."""
+    """The file is not a valid Parquet file."""
 
     persistence = Persistence.PERMANENT
 
@@ -83,7 +90,7 @@ def check_base_dir(base_dir: str) -> None:
 
 
 class Store:
-    """Files in a folder on a disk or under a bucket prefix. A key is a path like `a/b`.
+    """Files in a folder on a disk or under a bucket prefix. A key is a path such as `a/b`.
 
     Methods raise `OctogenSnapshotError`, except `get` for a missing file.
     """
@@ -141,9 +148,9 @@ class Store:
             path.unlink(missing_ok=True)
 
     def remove_abandoned(self, key: str) -> None:
-        """Remove unfinished files that killed writers left for a file and its partitions.
+        """Remove temporary files that killed processes left for a file and its partitions.
 
-        Uploads to a bucket are staged on a disk, where `unfinished` cleans up.
+        Uploads to a bucket are staged on a disk, where `unfinished` removes the temporary files.
         """
         if isinstance(self._files, Disk):
             target = Path(self.uri(key))
@@ -151,38 +158,32 @@ class Store:
             remove_abandoned_below(target.with_suffix(""), MAX_WRITE_SECONDS)
 
     def publish(self, written: Path, key: str) -> None:
-        """Move a written file to its key; a reader sees the complete old or new file."""
-        with self._explained(
-            key,
-            "The snapshot {} could not be published. Readers see the complete old or new one",
-        ):
+        """Move a written file to its key. Readers see either the complete old or new file."""
+        with self._explained(key, _NOT_PUBLISHED):
             self._files.publish(written, key)
 
     def publish_if(self, version: object, written: Path, key: str) -> None:
-        """Move a written file to its key if the key still has the given version."""
-        with self._explained(
-            key,
-            "The snapshot {} could not be published. Readers see the complete old or new one",
-        ):
+        """Move a written file to its key only if the key still has the given version."""
+        with self._explained(key, _NOT_PUBLISHED):
             try:
                 self._files.publish_if(version, written, key)
             except ReplacedError as error:
                 raise OctogenSnapshotError(
-                    f"{self.uri(key)} was replaced by a run or forget_snapshot while it was being "
-                    "updated. Nothing was changed. Run it again."
+                    f"{self.uri(key)} was replaced by another run or by forget_snapshot during the "
+                    "update, so the update was not stored. Try again."
                 ) from error
 
     def copy(self, key: str, target: str) -> None:
-        """Copy a file to a second key that remains when the first one is replaced."""
+        """Copy a file to a second key, where it remains after the first one is replaced."""
         with self._explained(key, "The snapshot {} cannot be kept for its history"):
             self._files.copy(key, target)
 
     def exists(self, key: str) -> bool:
-        """True if the file exists; anything else in its place is an error."""
+        """True if the file exists. Raise an error if the path is not a file, such as a folder."""
         return self.version(key) is not None
 
     def version(self, key: str) -> object:
-        """Return a value that changes with the file; None if it does not exist."""
+        """Return a value that changes if the file is replaced; None if the file does not exist."""
         with self._explained(key, "The snapshot {} cannot be read"):
             return self._files.version(key)
 
@@ -218,7 +219,7 @@ class Store:
         files: Mapping[str, str],
         labelled: Callable[[str, pl.LazyFrame], pl.LazyFrame] = _unlabelled,
     ) -> pl.LazyFrame:
-        """Like `scan`, return files as one lazy frame, each file pinned to one version."""
+        """Return several files as one lazy frame that never mixes two versions of a file."""
         names, pinned = list(files), self.is_local and len(files) <= MAX_OPEN_FILES
         # Polars takes quadratic time in the number of Python sources.
         firsts = range(0, len(names), MAX_OPEN_FILES)
@@ -251,7 +252,7 @@ class Store:
         return together if pinned else self._checked(together, versions)
 
     def open(self, key: str) -> tuple[pl.LazyFrame, dict[str, str]]:
-        """Return a lazy frame of a Parquet file and its metadata, both of one file version."""
+        """Return a Parquet file's rows and its metadata, both from the same file version."""
         while True:
             with self._explained(key, "The snapshot {} cannot be read"):
                 version = self._files.version(key)
@@ -262,7 +263,7 @@ class Store:
                     return opened
 
     def _checked(self, frame: pl.LazyFrame, versions: Mapping[str, object]) -> pl.LazyFrame:
-        """Return a frame whose execution fails if one of its files was replaced."""
+        """Return a frame whose execution fails if one of its files was replaced or deleted."""
 
         def require_versions() -> None:
             for key, version in self._versions(versions).items():
@@ -274,7 +275,7 @@ class Store:
                 if version != versions[key]:
                     raise OctogenSnapshotError(
                         f"The snapshot {self.uri(key)} was replaced while it was being read. "
-                        "Run it again to read the new snapshot."
+                        "Try again to read the new snapshot."
                     )
 
         def read(
@@ -304,7 +305,7 @@ class Store:
                 for batch in batches:
                     unchecked.append(batch)
                     size_of_unchecked += int(batch.estimated_size())
-                    # Check before yielding rows: a limited query might not ask for more.
+                    # Check before yielding rows, as a limited query might not request more rows.
                     if size_of_unchecked >= _MAX_UNCHECKED_BYTES:
                         require_versions()
                         yield from unchecked
@@ -312,7 +313,7 @@ class Store:
                 require_versions()
                 yield from unchecked
             except (OSError, pl.exceptions.PolarsError) as error:
-                # A replaced file fails in many ways, so report the replacement first.
+                # A replaced file can cause various errors, so the replacement is reported instead.
                 require_versions()
                 if isinstance(error, pl.exceptions.PolarsError) and _STORE_ERROR not in str(error):
                     raise  # an error in the query
@@ -324,7 +325,7 @@ class Store:
         return python_source(read, frame.collect_schema())
 
     def files(self, folder: str) -> list[ListedFile]:
-        """List all files in a folder and its subfolders; empty if it does not exist."""
+        """List all files in a folder and its subfolders; empty if the folder does not exist."""
         with self._explained(folder, "The files in {} cannot be listed"):
             return self._files.files(folder)
 
@@ -334,12 +335,12 @@ class Store:
             return self._files.get(key)
 
     def put(self, key: str, content: bytes) -> None:
-        """Write a file and create its folder, without waiting for the disk."""
+        """Write a file and create its folder. The file is not synced to disk."""
         with self._explained(key, "Pages cannot be saved to {}"):
             self._files.put(key, content)
 
     def delete(self, keys: Collection[str], *, folder: str | None = None) -> None:
-        """Delete files, and a folder if it is then empty; missing files are ignored."""
+        """Delete files, and all empty folders in `folder`. Missing files are ignored."""
         with self._explained(folder or ", ".join(keys), "{} cannot be deleted"):
             self._files.delete(keys, folder)
 
@@ -347,7 +348,7 @@ class Store:
     def _explained(
         self, key: str, problem: str, *, but: type[Exception] = OctogenSnapshotError
     ) -> Iterator[None]:
-        """Convert errors to OctogenSnapshotError, except those of the type in `but`."""
+        """Convert errors to OctogenSnapshotError. Errors of the type `but` are not converted."""
         try:
             yield
             return
@@ -357,7 +358,7 @@ class Store:
             if isinstance(error, pl.exceptions.PolarsError) and _STORE_ERROR not in str(error):
                 raise DamagedError(self.uri(key), error) from error
             reason = self._files.reason(error)
-        # Without the cause, which can be long and quote a secret.
+        # The cause is omitted, because it can be long and contain secrets.
         raise OctogenSnapshotError(
             f"{problem.format(self.uri(key))}: {reason.removeprefix(_STORE_ERROR)}. "
             f"{self._files.advice}"
@@ -365,15 +366,15 @@ class Store:
 
 
 def path_component(key: str) -> str:
-    """Return a reversible file or folder name for a key that cannot escape its folder."""
+    """Encode a key as a file or folder name that can be decoded and cannot escape its folder."""
     name = quote(key, safe="-_.~=@+ ")
     # Hidden names are reserved for unfinished files and files that belong to a snapshot.
     if name.startswith(".") or name.endswith("."):
         name = name.replace(".", "%2E")
     if not name or len(name) > MAX_COMPONENT_LENGTH:
         raise ValueError(
-            f"Key {key[:60]!r} cannot be a file name: it must have 1 to {MAX_COMPONENT_LENGTH} "
-            f"characters, but has {len(name)}. Use a shorter key."
+            f"Key {key[:60]!r} cannot be a file name. A file name must have 1 to "
+            f"{MAX_COMPONENT_LENGTH} characters, but this one has {len(name)}. Use a shorter key."
         )
     return name
 
@@ -384,7 +385,7 @@ def asset_path(asset: str) -> str:
 
 
 def beside(key: str, suffix: str) -> str:
-    """Return a hidden key beside a snapshot, for files that belong to it."""
+    """Return the key of a hidden file next to a snapshot, with the given suffix."""
     folder, slash, name = key.rpartition("/")
     return f"{folder}{slash}.{name.removesuffix('.parquet')}{suffix}"
 
@@ -396,12 +397,12 @@ def write_parquet(
     stop: threading.Event,
     row_group_size: int = ROW_GROUP_SIZE,
 ) -> int:
-    """Stream a frame into a Parquet file, read its footer back, and return the number of rows.
+    """Stream a frame into a Parquet file, and return the number of rows in the file's footer.
 
-    `metadata` is called after the rows are written. `stop` ends the frame's execution if this
-    thread is interrupted. `row_group_size` rows are held in memory.
+    `metadata` is called after the rows are written. `stop` is set if this thread is interrupted,
+    which ends the frame's execution. Up to `row_group_size` rows are held in memory.
     """
-    # Given a path, Polars might recreate the file after a failed query was cleaned up.
+    # Polars is not given the path, because it might recreate the file after a failed query.
     with path.open("wb") as file:
         sink = functools.partial(
             frame.sink_parquet,
@@ -421,7 +422,7 @@ def write_parquet(
 
 
 def _full_disk_error(error: BaseException) -> OSError | None:
-    """Return the operating system error if a disk is full; Polars has it in the message."""
+    """Return the operating system's error if a disk is full. Polars includes it in its message."""
     number = error.errno if isinstance(error, OSError) else None
     if match := _OS_ERROR.search(str(error)):
         number = int(match[1])

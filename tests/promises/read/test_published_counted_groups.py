@@ -63,7 +63,7 @@ def counts(result: dg.ExecuteInProcessResult) -> tuple[int, int, float | None]:
 
 def of_counts(lines: list[str]) -> list[str]:
     """The warnings that more products were received than counted."""
-    return [line for line in lines if "but its source counts" in line]
+    return [line for line in lines if "but the catalog source reports" in line]
 
 
 @pytest.mark.slow

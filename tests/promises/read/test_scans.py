@@ -126,7 +126,9 @@ def test_all_of_octogen_is_read_only_up_to_a_row_limit_or_a_budget(
         if budget_usd:
             assert frame.collect().height == 8
             return
-        with pytest.raises(OctogenNotFoundError, match="would read all of Octogen, and each page"):
+        with pytest.raises(
+            OctogenNotFoundError, match="would read all of Octogen's catalogs, and each page"
+        ):
             frame.collect()
         with pytest.raises(OctogenNotFoundError, match="would read all of Octogen"):
             frame.filter(pl.col("current_price") > 5).collect()

@@ -109,7 +109,7 @@ def test_a_broken_upload_leaves_the_snapshot_as_it_was(bucket: S3Bucket) -> None
     bucket.proxy.max_sent = 100_000
     with pytest.raises(
         OctogenSnapshotError,
-        match=rf"^The snapshot {bucket.base_dir}/made\.parquet could not be published\. .+ bucket",
+        match=rf"^The snapshot {bucket.base_dir}/made\.parquet could not be published, .+ bucket",
     ):
         publish(bucket, incompressible(50_000, seed=2))
     bucket.proxy.reset()
@@ -277,6 +277,6 @@ def test_a_frame_of_a_snapshot_that_is_replaced_is_not_of_two_states(bucket: S3B
     publish(bucket, incompressible(1000, seed=6))
     with pytest.raises(
         OctogenSnapshotError,
-        match=r"made\.parquet was replaced while it was being read\. Run it again",
+        match=r"made\.parquet was replaced while it was being read\. Try again",
     ):
         frame.collect()

@@ -155,7 +155,7 @@ def test_a_frame_of_many_partitions_is_not_of_two_states(tmp_path: Path) -> None
         (folder / "new").replace(folder / "7.parquet")
         with pytest.raises(
             OctogenSnapshotError,
-            match=r"7\.parquet was replaced while it was being read\. Run it again",
+            match=r"7\.parquet was replaced while it was being read\. Try again",
         ):
             frame.collect()
 

@@ -77,9 +77,9 @@ def test_a_catalog_that_matches_nothing_on_the_second_day_keeps_its_snapshot(
     assert not result.success
     message = failure(result).rstrip()
     assert message.endswith(
-        "Catalog 'acme' has no products. The service returns the same response for a key that is "
-        "mistyped, renamed or no longer granted. Nothing was published. Correct the key, ask "
-        "Octogen about the catalog, or stop reading it."
+        "Catalog 'acme' has no products. The service returns the same response if the catalog key "
+        "is mistyped, was renamed or is no longer granted. Nothing was published. Correct the key, "
+        "ask Octogen about the catalog, or remove the catalog."
     )
     assert len(service.searches) == searches + 1  # nothing is retried
     assert not is_retried(result)
@@ -114,7 +114,7 @@ def test_a_catalog_that_lost_more_than_half_keeps_its_snapshot_until_that_is_acc
     result = days.materialize()
     assert not result.success
     message = failure(result)
-    assert "sent 249 products, and the latest snapshot has 500" in message
+    assert "returned 249 products, but the latest snapshot has 500" in message
     for named in ("min_rows_percent is 50", "API key", "`accept_shrinking: true`"):
         assert named in message
     assert not is_retried(result)
@@ -139,7 +139,7 @@ def test_the_first_snapshot_of_a_day_is_compared_with_that_of_the_day_before(
     snapshot.rename(snapshot.with_stem(day_before))
     service.catalogs["acme"] = uuids(249)
     message = project.failure([products], octogen, partition_key=today)
-    assert "sent 249 products, and the latest snapshot has 500" in message
+    assert "returned 249 products, but the latest snapshot has 500" in message
     assert not snapshot.exists()
 
 

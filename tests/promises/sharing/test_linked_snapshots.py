@@ -353,7 +353,7 @@ def test_a_result_with_fewer_rows_than_it_claims_is_not_published(
     assert run().success
     server.total_rows, server.rows = 5, [("v1",), ("v2",)]
     message = failure(run(retry_policy=None))
-    assert "is incomplete: 2 of 2 rows read were written; the result of BigQuery's job" in message
+    assert "is incomplete: 2 of 2 rows were written; the result of BigQuery's job" in message
     assert "has 5. Nothing was published." in message
     assert uuids(tmp_path) == ["u1", "u2", "u3"]
     assert stored(tmp_path) == [f"{NODE}.parquet"]
@@ -383,7 +383,7 @@ def test_a_view_that_lost_its_rows_replaces_no_snapshot_by_itself(
 ) -> None:
     server.rows = []
     message = failure(run())
-    assert "was not published: the service sent no products (min_rows_percent is 50)." in message
+    assert "was not published. The read returned no products (min_rows_percent is 50)." in message
     assert "Octogen exported only part of the catalog" in message
     assert stored(tmp_path) == []
     assert run(min_rows_percent=0).success

@@ -36,9 +36,12 @@ def shop() -> pl.DataFrame:
     ("arguments", "text"),
     [
         ({"descriptions": {"product": ""}}, "'product', .* Did you mean 'products'"),
-        ({"volatile": ("at",)}, "^volatile in a TableKind names the column 'at'"),
-        ({"key": ("brands",)}, "^key in a TableKind names the column 'brands'"),
-        ({"made_from": {"name": ["brand"]}}, "^made_from in a TableKind names the column 'name'"),
+        ({"volatile": ("at",)}, "^volatile in a TableKind refers to the column 'at'"),
+        ({"key": ("brands",)}, "^key in a TableKind refers to the column 'brands'"),
+        (
+            {"made_from": {"name": ["brand"]}},
+            "^made_from in a TableKind refers to the column 'name'",
+        ),
         ({"rules": [Rule("few", "bad", pl.lit(True), 0.0, ("price",))]}, "^rules .* 'price'"),
         ({"rules": [Rule("few", "bad", pl.lit(True), 0.0, ())]}, "A rule .* the check 'few'"),
         ({"checks": {"few": Check("Few are bad.")}}, "The check 'few' .* would always pass"),
