@@ -22,14 +22,22 @@ FOLDER = ROOT / "docs" / "reference"
 YAML = """\
 # YAML reference
 
-Look up each field in a `defs.yaml`, with its type and default. [YAML](../yaml.md) explains the
-structure. Each value can also be a [template](../yaml.md#environment-variables).
+Look up the fields in a `defs.yaml`, with their types and defaults. [YAML](../yaml.md) explains the
+structure of the file. Each value can also be a [template](../yaml.md#environment-variables).
 """
 COMMAND_LINE = """\
 # Commands
 
-Look up each command and its options. `--help` prints the same. All commands share the same
-[exit statuses](../troubleshooting.md#errors-and-exit-statuses).
+Look up the commands and their options. You can also run a command with `--help`.
+
+All commands use these exit statuses:
+
+| exit status | meaning |
+| --- | --- |
+| 0 | success, or a dry run |
+| 1 | failure; `bq autosubscribe`: a catalog has an error; `doctor`: a check failed or is blocked, or you did not confirm |
+| 2 | invalid options or arguments |
+| 3 | `bq subscribe`: Octogen has not granted access yet; try again in a few minutes |
 
 The scripts `octogen-bq-subscribe` and `octogen-bq-autosubscribe` run `octogen-dagster bq subscribe`
 and `octogen-dagster bq autosubscribe`. If `octogen-ai-sdk` is
@@ -110,7 +118,7 @@ def _alert_rules(branches: list[dict[str, Any]]) -> str:
             "",
             *_table(FIELDS, fields),
             "",
-            "Each `kind`, with the fields it adds:",
+            "Additional fields for each `kind`:",
             "",
             *_table(("kind", *FIELDS), kinds),
             "",
