@@ -59,10 +59,9 @@ def _tables() -> str:
     for page in dict.fromkeys(GUIDE_OF.values()):
         guide = (ROOT / page).read_text()
         (title,) = re.findall(r"^# Load catalogs into (.+)", guide)
-        (tested,) = re.findall(r"^\* Tested (.+?)(?:, (?!but)|\.$)", guide, re.S | re.M)
         kinds = ", ".join(f"`{kind}`" for kind in GUIDE_OF if GUIDE_OF[kind] == page)
-        rows.append((kinds, f"[{title}]({PurePath(page).name})", " ".join(tested.split())))
-    table = "\n".join(_table(("`destination`", "guide", "tested"), rows))
+        rows.append((kinds, f"[{title}]({PurePath(page).name})"))
+    table = "\n".join(_table(("`destination`", "guide"), rows))
     text = (ROOT / "docs/tables.md").read_text()
     return re.sub(r"\| `destination` .*?(?=\n\n)", lambda _: table, text, flags=re.DOTALL)
 
