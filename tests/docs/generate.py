@@ -35,7 +35,7 @@ All commands use these exit statuses:
 | exit status | meaning |
 | --- | --- |
 | 0 | success, or a dry run |
-| 1 | failure; `bq autosubscribe`: a catalog has an error; `doctor`: a check failed or is blocked, or you did not confirm |
+| 1 | failure; for `doctor`, also if a check is blocked or you do not confirm |
 | 2 | invalid options or arguments |
 | 3 | `bq subscribe`: Octogen has not granted access yet; try again in a few minutes |
 
