@@ -23,21 +23,23 @@ if TYPE_CHECKING:
 FAILED, BAD_INPUT, ACCESS_PENDING = 1, 2, 3
 _PACKAGE = Path(__file__).parents[1]
 
-_MAY_BE_A_DEFECT = "If your input is correct, this is a bug. To see the traceback, add --debug."
+_MAY_BE_A_DEFECT = (
+    "If your input is valid, this is a bug in octogen-dagster. To see the traceback, add --debug."
+)
 
 debug_option = click.option("--debug", is_flag=True, help="Show tracebacks of errors.")
 """The `--debug` option, for commands that call `fail`."""
 
 
 def reporting_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """Decorate a command to report expected errors without a traceback, and add `--debug`.
+    """Decorate a command: report errors without a traceback, and add the option `--debug`.
 
-    Exit statuses: 1 failed, 2 bad input, 3 access to the listing is pending.
+    The exit status is 1 on failure, 2 for bad input and 3 if access to the listing is pending.
     """
 
     @functools.wraps(command)
     def run(*, debug: bool, **options: Any) -> None:
-        # The `mcp` package logs failures that are also raised as errors.
+        # The `mcp` package also logs each failure that it raises as an error.
         logging.getLogger("mcp").setLevel(logging.CRITICAL)
         try:
             with _exiting_on_sigterm():
@@ -55,7 +57,7 @@ def reporting_errors(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def fail(message: str, status: int, shown: BaseException | None = None) -> NoReturn:
-    """Print a message on stderr and exit. If `shown` is given, its traceback is printed first."""
+    """Print a message on stderr and exit. With `shown`, first print that error's traceback."""
     from octogen_dagster.api.credentials import key_mask
 
     lines = traceback.format_exception(shown) if shown else []  # without variable values
@@ -74,7 +76,7 @@ def import_from_sandbox_extra(module: str) -> Any:
 
 
 def _is_for_the_user(error: ValueError) -> bool:
-    """Return True if this package raised the error itself rather than a library that it calls."""
+    """Return True if this package raised the error, and not a library that the package calls."""
     if isinstance(error, OctogenError):
         return True
     *_, last = traceback.extract_tb(error.__traceback__)

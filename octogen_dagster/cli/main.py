@@ -1,4 +1,4 @@
-"""The command `octogen-dagster`. Each module in `cli/commands/` is a subcommand."""
+"""The command `octogen-dagster`. Each module in `cli/commands/` contains a subcommand."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from octogen_dagster.cli.project import find_project, project_environment
 
 
 class _CommandFolder(Group):
-    """A group that imports a command's module on first use."""
+    """A command group that imports a command's module only when the command is needed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(
@@ -34,7 +34,7 @@ class _CommandFolder(Group):
 @click.version_option(package_name="octogen-dagster")
 @click.pass_context
 def main(context: click.Context) -> None:
-    """Octogen product catalogs as Dagster assets.
+    """Work with Octogen product catalogs in Dagster.
 
     In a dg project, commands load the project's `.env` file.
     """

@@ -34,7 +34,7 @@ _REPLACED_BY = {name: _LOGINS - {name} for name in _LOGINS} | {
 
 
 class Command(click.Command):
-    """A command that rejects empty values, for example from an unset shell variable."""
+    """A command that rejects empty option values, which an unset shell variable can cause."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the command-line arguments."""
@@ -43,13 +43,13 @@ class Command(click.Command):
             given = values.get(parameter.name or "")
             texts = given if isinstance(given, list | tuple) else [given]
             if any(isinstance(text, str) and not text.strip(", ") for text in texts):
-                message = "the value is empty. Pass a value, or leave it out."
+                message = "the value is empty. Pass a value, or omit the option."
                 raise click.BadParameter(message, ctx, parameter)
         return super().parse_args(ctx, args)
 
 
 class Group(click.Group):
-    """A group whose commands reject empty values."""
+    """A group whose commands reject empty option values."""
 
     command_class = Command
 
@@ -76,12 +76,13 @@ def base_dir_option() -> Callable[..., Any]:
 def mcp_url_option() -> Callable[..., Any]:
     return mcp_option(
         "--mcp-url",
-        "URL of Octogen's MCP server.  [default: https://mcp.octogen.ai/mcp/, or on OCTOGEN_HOST]",
+        "URL of Octogen's MCP server.  [default: https://mcp.octogen.ai/mcp/; OCTOGEN_HOST "
+        "replaces octogen.ai]",
     )
 
 
 def access_token_settings(options: dict[str, Any]) -> dict[str, Any]:
-    """Return the `access_tokens` arguments for the current command's options.
+    """Return the arguments for `access_tokens` from the current command's options.
 
     An option on the command line takes precedence over all login settings in the environment.
     """

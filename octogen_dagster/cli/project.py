@@ -1,4 +1,4 @@
-"""The dg project around the working directory, and its `.env` file."""
+"""The dg project that contains the working directory, and the project's `.env` file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import click
 
 
 class Project(NamedTuple):
-    """A dg project: its folder and its definitions module."""
+    """A dg project: its folder and the module with its definitions."""
 
     folder: Path
     module: str
@@ -22,8 +22,8 @@ class Project(NamedTuple):
 def find_project() -> Project | None:
     """Return the nearest project in the working directory or its parents, as dg does.
 
-    If a file is unreadable, a warning is printed and the search goes on, because any parent folder
-    can contain such a file.
+    If a file is unreadable, print a warning and continue the search, because any parent folder can
+    contain such a file.
     """
     here = Path.cwd()
     for folder in (here, *here.parents):
@@ -62,7 +62,7 @@ def _reported(path: Path, consequence: str) -> Iterator[None]:
 
 @contextmanager
 def project_environment(project: Project | None) -> Iterator[None]:
-    """Load the project's `.env` file or, outside a project, the one in the working directory.
+    """Load the `.env` file in the project or, outside a project, in the working directory.
 
     Its values override existing environment variables, as in Dagster.
     """
@@ -77,7 +77,7 @@ def project_environment(project: Project | None) -> Iterator[None]:
         read = {name: text for name, text in dotenv_values(path).items() if text is not None}
         for name, value in read.items():
             if "=" in name or "\0" in name + value:
-                raise ValueError(f"the variable {name!r} is not valid in an environment")
+                raise ValueError(f"the variable {name!r} contains invalid characters")
         values = read
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)

@@ -1,4 +1,4 @@
-"""Alert rules in YAML, derived from the rule classes."""
+"""Settings for alert rules in YAML. The fields are generated from the rule classes."""
 
 from __future__ import annotations
 
@@ -30,26 +30,25 @@ def _class_of(kind: object, info: ValidationInfo) -> Any:
         if str(kind) in KINDS:
             return KINDS[str(kind)]
         raise ValueError(
-            f"is not a kind.{did_you_mean(str(kind), KINDS)} Choose {', '.join(KINDS)}, or write "
-            "the dotted path of your own rule"
+            f"is not a kind of alert rule.{did_you_mean(str(kind), KINDS)} Choose one of "
+            f"{', '.join(KINDS)}, or write the dotted path of your own rule class"
         )
     return class_by_path(str(kind), AlertRule, info, "my_shops.rules.EndsIn99")
 
 
 class AlertSettings(YamlModel):
-    """The fields that all alert rules share."""
+    """Fields shared by all alert rules."""
 
     kind: Annotated[type[AlertRule], PlainValidator(_class_of, json_schema_input_type=str)]
-    """The event to report: a built-in rule, or the dotted path of your own rule."""
+    """The event to report: a built-in rule, or the dotted path of your own rule class."""
     name: str = ""
-    """The rule's name in the alerts table and in the name of its check; by default the rule's kind.
-    """
+    """The rule's name in the alerts table and in the name of its check. Defaults to `kind`."""
     where: str | None = None
-    """Products the rule applies to, as an SQL condition such as `brand.name = 'Acme'`."""
+    """The products to which the rule applies, as an SQL condition such as `brand.name = 'Acme'`."""
     days: int = 30
-    """How many days back a new rule looks for events.
+    """Number of past days in which a new rule looks for events.
 
-    Also the period for the `lowest` or `median` price.
+    The `lowest` and `median` prices are taken from the same period.
     """
     again_after: Duration | None = None
     """Cool-down after an event, such as `7d`.
@@ -57,15 +56,15 @@ class AlertSettings(YamlModel):
     During this time, the product is reported again only if its price moves further.
     """
     max_products: int = 0
-    """The rule's check warns if more products than this match in a snapshot."""
+    """Maximum number of matching products in a snapshot. The check warns if more products match."""
     max_percent: float | None = None
-    """Limit for matches as a percentage of all products.
+    """Maximum percentage of all products that can match.
 
-    The check warns only if `max_products` is exceeded, too.
+    If it is set, the check warns only if both this limit and `max_products` are exceeded.
     """
 
     def rule(self) -> AlertRule:
-        """Return the rule that these fields describe."""
+        """Build the rule from the fields."""
         written = {name: getattr(self, name) for name in self.model_fields_set - {"kind"}}
         if self.where is not None:
             written["where"] = _condition(self.where)
@@ -73,7 +72,7 @@ class AlertSettings(YamlModel):
 
 
 def _settings_of(rule: type[AlertRule]) -> type[AlertSettings]:
-    """Return a rule's fields in YAML: the shared fields and the fields that its class adds."""
+    """Build the settings model for a rule class from the shared fields and the class's fields."""
     types = {
         name: annotation
         for base in reversed(rule.__mro__[: rule.__mro__.index(AlertRule)])
@@ -132,7 +131,7 @@ Rule = Annotated[Any, PlainValidator(_rule), _RuleSchema]
 
 
 def _condition(where: str) -> pl.Expr:
-    """Return an SQL condition after checking that it only uses products and history columns."""
+    """Parse an SQL condition. Its columns must be from the products table or the history."""
     import polars as pl
 
     from octogen_dagster.schemas import HISTORY_SCHEMA, PRODUCT_SCHEMA
@@ -144,16 +143,16 @@ def _condition(where: str) -> pl.Expr:
     columns = {**PRODUCT_SCHEMA, **HISTORY_SCHEMA}
     if unknown := sorted({*condition.meta.root_names()} - {*columns}):
         raise ValueError(
-            f"where uses an unknown column {unknown[0]}. Use one from the products or the history."
-            f"{did_you_mean(unknown[0], columns)}"
+            f"where uses the unknown column {unknown[0]}. Use a column from the products table or "
+            f"the history.{did_you_mean(unknown[0], columns)}"
         )
     try:
         (kind,) = pl.LazyFrame(schema=columns).select(condition).collect_schema().dtypes()
     except pl.exceptions.PolarsError as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"where does not fit the columns of the products: {reason}") from None
+        raise ValueError(f"where cannot be applied to the product columns: {reason}") from None
     if kind != pl.Boolean:
         raise ValueError(
-            f"where is a {kind}, not a condition. Compare it with a value, for example with = or >"
+            f"where is a {kind}, not a condition. Add a comparison with = or another operator"
         )
     return condition

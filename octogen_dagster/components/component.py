@@ -41,14 +41,14 @@ _CHECKED: tuple[Kind, ...] = (
 
 @dg.scaffold_with(OctogenScaffolder)
 class OctogenComponent(AssetsComponent):
-    """Octogen's product catalogs as assets, defined in YAML.
+    """Assets for Octogen's product catalogs, defined in YAML.
 
     Each search or whole catalog becomes a products asset, with optional downstream assets, checks,
-    sensors and schedules. URL lists can be synchronized, too.
+    sensors and schedules. The component can also synchronize URL lists.
 
-    The component includes its resources. Each component in a project needs its own name. BigQuery
-    listings have their own component, `OctogenLinkedDatasetsComponent`. Mistakes in the YAML raise
-    an `OctogenComponentError` with one line for each mistake.
+    The component includes its resources. Each component in a project needs a different name. For
+    BigQuery listings, use `OctogenLinkedDatasetsComponent`. Mistakes in the YAML raise an
+    `OctogenComponentError` with one line for each mistake.
 
     Example:
 
@@ -73,47 +73,51 @@ class OctogenComponent(AssetsComponent):
     """
 
     name: Name = "octogen"
-    """Prefix for names: the resources are `<name>` and `<name>_io_manager`, and the catalogs table
-    and its partitions are `<name>_catalogs`. Must be unique in the project.
+    """Prefix for resource keys and asset names: `<name>` and `<name>_io_manager` for the resources,
+    and `<name>_catalogs` for the catalogs table and its partitions definition. Each component in a
+    project needs a different prefix.
     """
     connection: ConnectionSettings = Field(default_factory=ConnectionSettings)
     """Connection to Octogen's REST API."""
     catalog_source: Source = Field(default_factory=od.GrantedCatalogs)
-    """Catalogs to read: `hosts`, `keys` or your own source.
+    """Catalogs to read, as `hosts`, `keys` or your own source class.
 
-    `granted` reads the catalogs listed by an older service. Required for catalog partitions.
+    `granted` reads all catalogs granted to the API key, but only older versions of the service can
+    list these catalogs. The field is required for catalog partitions.
     """
     storage: Storage = Field(default_factory=StorageSettings)
-    """Storage for snapshots, or just its `base_dir`; `null` uses the project's `io_manager`."""
+    """Storage for snapshots: a mapping, or a string for `base_dir`. With `null`, the assets use the
+    project's `io_manager`."""
     catalogs: Asset = None
-    """The catalogs table. By default, it is added if a search has catalog partitions."""
+    """The catalogs table. By default, it is added if a search is partitioned by catalog."""
     searches: list[SearchSettings] = Field(default_factory=list)
     """Searches and whole catalogs to read."""
     url_lists: list[UrlListSettings] = Field(default_factory=list)
-    """URL lists stored by Octogen and synchronized with tables in your project."""
+    """URL lists to synchronize from tables in your project to Octogen."""
     url_list_sensor: Sensor = Field(default_factory=SensorSettings)
-    """Sensor that requests runs after new exports, for URL lists with `coverage`.
+    """Sensor that requests runs when Octogen has exported a URL list that has `coverage`.
 
-    `true` (the default) adds the sensor in a stopped state; `running` starts it with the first
-    deployment; `false` omits it.
+    `true` (the default) adds the sensor in a stopped state. `running` also starts it with the first
+    deployment. `false` adds no sensor.
     """
     automation: Literal["running"] | None = None
-    """`running` adds a sensor for downstream assets and starts it with the first deployment."""
+    """`running` adds a sensor that evaluates the automation conditions of downstream assets. The
+    sensor starts with the first deployment."""
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
         names = [search.name for search in self.searches]
         for position, name in enumerate(names):
             if (first := names.index(name)) < position:
-                text = f"{name!r} is also the name of searches[{first}]. Rename one of them."
+                text = f"searches[{first}] already has the name {name!r}. Rename one of the two."
                 kind = PydanticCustomError("twice", "{text}", {"text": text})
                 place = InitErrorDetails(type=kind, loc=("searches", position, "name"), input=name)
                 raise ValidationError.from_exception_data("searches", [place])
         lists = [each.of_octogen for each in self.url_lists]
         if twice := next((name for name in lists if lists.count(name) > 1), None):
             raise ValueError(
-                f"two url_lists have the list_name {twice!r}, so each would overwrite the other. "
-                "Give each its own list_name"
+                f"two url_lists have the list_name {twice!r} and would overwrite each other. "
+                "Change one of the names"
             )
         return self
 
@@ -130,8 +134,8 @@ class OctogenComponent(AssetsComponent):
         if sum(each.name == self.name for each in others) > 1:
             raise OctogenComponentError(
                 f"Two OctogenComponents in this project have the name {self.name!r}, so they would "
-                "share resources and catalogs. Set attributes.name in one of the YAML files, such "
-                "as name: other_shops."
+                "share resources and catalogs. In one of the YAML files, change attributes.name, "
+                "for example to other_shops."
             )
         connection = self.connection.arguments()
         if "catalog_source" in self.model_fields_set:
@@ -239,7 +243,7 @@ class OctogenComponent(AssetsComponent):
         assets: Mapping[Kind, dg.AssetsDefinition],
         runs: Mapping[str, Any],
     ) -> dict[Kind, dg.AssetsDefinition]:
-        """Return the alerts and the price position, which depend on a search's history."""
+        """Build the alerts and the price position from a search's history."""
         history = assets["history"]
 
         def spec(kind: Kind, settings: AssetSettings) -> dg.AssetSpec:
@@ -300,7 +304,7 @@ class OctogenComponent(AssetsComponent):
         return loaded
 
     def _url_lists(self) -> dg.Definitions:
-        """Return the URL lists and the assets for their exports."""
+        """Build the URL lists and the assets for their exports."""
         assets, checks, exports, resources = [], [], [], dict[str, Any]()
         for settings in self.url_lists:
             arguments = settings.arguments() | {
@@ -336,7 +340,7 @@ class OctogenComponent(AssetsComponent):
     def _of_export(
         self, name: str, coverage: UrlCoverageSettings, url_list: dg.AssetsDefinition
     ) -> list[dg.AssetsDefinition]:
-        """Return the assets for a list's export, which the sensor requests in one run."""
+        """Build the assets for a URL list's export. One run materializes all of them."""
         written = coverage.arguments()
         asset = AssetSettings(translation=coverage.translation)
 
@@ -381,7 +385,6 @@ class OctogenComponent(AssetsComponent):
         return [export, of_coverage, offers, matches]
 
     def _google(self, name: str, coverage: UrlCoverageSettings) -> dict[str, Any]:
-        """Return the resources for a list's export."""
         google: dict[str, Any] = {
             "project": coverage.project,
             "gcp_credentials": coverage.gcp_credentials,
@@ -401,7 +404,6 @@ class OctogenComponent(AssetsComponent):
         search: ProductSearch | None = None,
         **attributes: Any,
     ) -> dg.AssetSpec:
-        """Return an asset's spec after all translations."""
         spec = dg.AssetSpec(asset.name or name, **attributes)
         if self.storage is not None:
             spec = spec.with_io_manager_key(f"{self.name}_io_manager")
@@ -409,7 +411,7 @@ class OctogenComponent(AssetsComponent):
         return self.translated(data, asset)
 
     def _policy(self, search: SearchSettings) -> dg.BackfillPolicy | None:
-        """Return the backfill policy for a search's assets, or None if each run has one catalog."""
+        """Return the backfill policy for a search, or None if each run reads only one catalog."""
         is_said = "catalogs_per_run" in search.model_fields_set
         # The project's IO manager might support only one partition.
         is_one = search.catalogs_per_run == 1 or (self.storage is None and not is_said)

@@ -40,7 +40,7 @@ from octogen_dagster.products.resource import OctogenResource
 def check_host(host: Text | None) -> Text | None:
     """Raise an error for an invalid host name.
 
-    The error does not show it, because it might be an API key.
+    The error does not show the value, because it might be an API key.
     """
     if host is not None and not isinstance(host, dg.EnvVar):
         try:
@@ -54,8 +54,10 @@ def check_host(host: Text | None) -> Text | None:
 
 
 class CatalogSourceSettings(YamlModel):
-    """The catalog source: shop hosts, catalog keys, or the dotted path of your own `CatalogSource`,
-    followed by its fields."""
+    """The catalog source: `hosts`, `keys`, or the dotted path of your own `CatalogSource` class.
+
+    Below the dotted path, write the fields of the class.
+    """
 
     model_config = ConfigDict(json_schema_extra={"patternProperties": {r"\.": {"type": "object"}}})
 
@@ -70,28 +72,26 @@ class CatalogSourceSettings(YamlModel):
         """Return the catalog source."""
         if self.hosts is not None and self.keys is not None:
             raise ValueError(
-                "catalog_source has both hosts and keys: write one of them. Hosts select shops, "
-                "and keys select catalogs."
+                "catalog_source cannot have both hosts and keys. Write hosts to select shops, or "
+                "keys to select catalogs."
             )
         if self.hosts is not None:
             return ShopCatalogs(hosts=self.hosts, catalogs=self.catalogs)
         if self.catalogs is not None:
             raise ValueError(
-                "catalog_source has catalogs without hosts. Write hosts beside it, or write keys "
-                "instead of catalogs."
+                "catalog_source has catalogs but no hosts. Add hosts, or rename catalogs to keys."
             )
         return GrantedCatalogs() if self.keys is None else NamedCatalogs(keys=self.keys)
 
 
 def _source(value: Any, info: ValidationInfo) -> CatalogSource:
-    """Return the catalog source for settings, `granted`, or a custom class with its fields."""
     if isinstance(value, CatalogSource):
         return value
     if value == "granted":
         return GrantedCatalogs()
     if isinstance(value, str):
         raise ValueError(
-            "is not a catalog source. Write hosts: [...] or keys: [...] below it, or granted"
+            "is not a catalog source. Write granted, or write hosts: [...] or keys: [...] below it"
         )
     if isinstance(value, Mapping) and len(value) == 1 and "." in (path := str(*value)):
         return _own_source(path, value[path] or {}, info)
@@ -123,9 +123,9 @@ class StorageSettings(YamlModel):
     storage_options: Annotated[dict[str, Any], VARIABLE] = Field(default_factory=dict)
     """Options for the object store. Write secrets as `"{{ env.NAME }}"`."""
     partition_column: str = "partition"
-    """Column that contains the partition key, for frames with several partitions."""
+    """Name of the column for the partition key, in frames that contain several partitions."""
     resume_within_hours: float = 6.0
-    """Number of hours within which an interrupted read can be resumed.
+    """Number of hours for which an interrupted read can be resumed.
 
     With `0`, pages are not saved.
     """
@@ -146,7 +146,7 @@ Storage = Annotated[
 
 
 def _fields_of(resource: type[BaseModel], *, without: str) -> dict[str, Any]:
-    """Return a resource's fields for YAML.
+    """Return a resource's fields in the form that `create_model` requires.
 
     `null` is rejected, because it could remove a budget by mistake.
     """

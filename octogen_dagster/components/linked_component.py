@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 def _octogen_source(text: str) -> dict[str, Any]:
     if text != "octogen":
         raise ValueError(
-            "is not a source. Write octogen, or exchange: ... or listings: [...] below it"
+            "is not a source. Write octogen, or write exchange: ... or listings: [...] below it"
         )
     return {}
 
@@ -60,10 +60,7 @@ Listing = Annotated[str, AfterValidator(_check_listing)]
 
 
 def _listing_key(listing: str) -> object:
-    """Return a key for a listing.
-
-    It is the same for a name with the project's id and one with its number.
-    """
+    """Return the same key whether the listing's name contains the project's id or its number."""
     return listing_name(listing_partition_key(listing)).key
 
 
@@ -71,7 +68,8 @@ class ListingSourceSettings(YamlModel):
     """The listing source: an exchange, a list of listings or, by default, Octogen."""
 
     exchange: Annotated[str, AfterValidator(_check_exchange)] | None = None
-    """Resource name, `projects/<project>/locations/<location>/dataExchanges/<exchange>`."""
+    """The exchange's resource name:
+    `projects/<project>/locations/<location>/dataExchanges/<exchange>`."""
     listings: list[Listing] | None = None
     """Listing resource names."""
 
@@ -83,7 +81,7 @@ class ListingSourceSettings(YamlModel):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.exchange is not None and self.listings is not None:
-            raise ValueError("source has both exchange and listings: write one of them")
+            raise ValueError("source cannot have both exchange and listings. Remove one of them")
         return self
 
     def source(self) -> ListingSource:
@@ -97,34 +95,36 @@ Source = Annotated[ListingSourceSettings, text_for(ListingSourceSettings, _octog
 
 
 class LinkedProductsSettings(AssetSettings):
-    """Settings for the linked products asset, which describes and checks linked tables."""
+    """Settings for the linked products asset, which reports on linked tables and checks them."""
 
     max_age: Duration | None = Field(default="2 days", validate_default=True)
-    """Maximum time since the table was last modified, for the check `fresh`; `null` omits the
+    """Maximum time since the table was last modified, for the check `fresh`. `null` omits the
     check."""
     modified_column: str | None = None
-    """Column whose maximum value is the time of the last modification; defaults to the table's own
-    last-modified time."""
+    """Column whose maximum value is the time of the last modification. Defaults to the
+    last-modified time that BigQuery reports for the table."""
     columns: list[str] = Field(default=[*PRODUCT_COLUMNS])
     """Expected columns."""
     max_bytes_billed: int | None = Field(default=100_000_000_000, gt=0)
-    """Maximum bytes billed for a query; `null` removes the limit."""
+    """Maximum bytes billed for a query. `null` removes the limit."""
 
 
 class LinkedSnapshotSettings(LinkedProductsSettings):
     """Settings for snapshots of linked views."""
 
     columns: list[str] = Field(default_factory=list)
-    """Columns to read; all by default. BigQuery bills by column."""
+    """Columns to read. Defaults to all columns. BigQuery bills only for the columns that are read.
+    """
     where: str | None = None
-    """Rows to read, as an SQL expression for BigQuery."""
+    """Condition that selects the rows to read, as a BigQuery SQL expression."""
     min_rows_percent: Percent = 50
-    """Minimum snapshot size, in percent of the previous snapshot's rows."""
+    """Minimum number of rows in a snapshot, as a percentage of the previous snapshot's row count.
+    """
 
 
 @dg.scaffold_with(OctogenLinkedDatasetsScaffolder)
 class OctogenLinkedDatasetsComponent(AssetsComponent):
-    """Octogen's BigQuery listings as assets, defined in YAML.
+    """Assets for Octogen's BigQuery listings, defined in YAML.
 
     A sensor subscribes to new listings, and each linked dataset becomes an asset. Table checks and
     snapshots are optional.
@@ -143,19 +143,19 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
     """
 
     name: Name = "octogen"
-    """Prefix for the assets `<name>_linked_datasets`, `<name>_linked_products` and
-    `<name>_linked_snapshot`, and for `<name>_listing_sensor`."""
+    """Prefix for the names of the assets (`<name>_linked_datasets`, `<name>_linked_products` and
+    `<name>_linked_snapshot`) and of the sensor (`<name>_listing_sensor`)."""
     project: Text
     """Your Google Cloud project, which is billed for queries."""
     gcp_credentials: Text | None = None
-    """Service account key in base64, as `"{{ env.NAME }}"`; by default Application Default
+    """Base64-encoded service account key, as `"{{ env.NAME }}"`. Defaults to Application Default
     Credentials."""
     source: Source = Field(default_factory=ListingSourceSettings)
     """Source of the listings: `octogen` (the default), or a mapping with `exchange` or
     `listings`.
     """
     principal: Text | None = None
-    """IAM principal that subscribes, as `serviceAccount:<email>`.
+    """IAM principal that subscribes to the listings, such as `serviceAccount:<email>`.
 
     Required with `source: octogen`.
     """
@@ -165,25 +165,27 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
     Defaults to `OCTOGEN_HOST`, then to `octogen.ai`.
     """
     token_uri: Text | None = None
-    """URI of the login stored by `octogen-dagster login --token-uri`, for processes without a
-    shared disk: `s3://…`, `gs://…`, `az://…` or a path. By default `OCTOGEN_MCP_TOKEN_URI`."""
+    """URI (`s3://…`, `gs://…` or `az://…`) or path of the login, for processes that do not share a
+    disk. The command `octogen-dagster login --token-uri` stores the login there. Defaults to
+    `OCTOGEN_MCP_TOKEN_URI`."""
     dataset_id: dict[Listing, str] = Field(default_factory=dict)
-    """Linked dataset ids, by listing resource name. By default, the id suggested by Octogen, or
+    """Linked dataset ids, by listing resource name. Defaults to the id that Octogen suggests, or to
     `octogen_<listing id>`."""
     sensor: Sensor = Field(default_factory=SensorSettings)
-    """Sensor for new listings. `true` (the default) adds the sensor in a stopped state; `running`
-    starts it with the first deployment; `false` omits it."""
+    """Sensor for new listings. `true` (the default) adds the sensor in a stopped state. `running`
+    also starts it with the first deployment. `false` adds no sensor."""
     products: Annotated[LinkedProductsSettings | None, switch(LinkedProductsSettings)] = None
-    """Describe and check each linked table."""
+    """Add an asset that reports on each linked table and checks it."""
     snapshot: Annotated[LinkedSnapshotSettings | None, switch(LinkedSnapshotSettings)] = None
-    """Store each linked view as a Parquet snapshot."""
+    """Add an asset that stores each linked view as a Parquet snapshot."""
     history: Annotated[AssetSettings | None, switch(AssetSettings)] = None
-    """Each product's prices and availability since its first snapshot; needs `snapshot`."""
+    """Each product's prices and availability since its first snapshot. Requires `snapshot`."""
     tables: LinkedTableSettings | None = None
-    """A table in a database, a warehouse or a lake that the snapshots are loaded into; needs
+    """A table in a database, warehouse or lake into which the snapshots are loaded. Requires
     `snapshot`."""
     storage: Storage = Field(default_factory=StorageSettings)
-    """Storage for snapshots, or just its `base_dir`; `null` uses the project's `io_manager`."""
+    """Storage for snapshots: a mapping, or a string for `base_dir`. With `null`, the assets use the
+    project's `io_manager`."""
 
     _check_host = field_validator("host")(check_host)
     _check_credentials = field_validator("gcp_credentials")(check_not_written_out)
@@ -193,13 +195,13 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
         extras = ["bigquery", *(["mcp"] if self.source.is_octogen else [])]
         require_extras("OctogenLinkedDatasetsComponent", *extras)
         if self.tables and not self.snapshot:
-            raise ValueError("tables needs snapshots. Write snapshot: true beside it")
+            raise ValueError("tables requires snapshots. Add snapshot: true")
         if self.history and not self.snapshot:
-            raise ValueError("history needs snapshots. Write snapshot: true beside it")
+            raise ValueError("history requires snapshots. Add snapshot: true")
         if self.source.is_octogen and self.principal is None:
             raise ValueError(
-                "source: octogen needs principal, the IAM principal that subscribes, such as "
-                "serviceAccount:reader@my-project.iam.gserviceaccount.com"
+                "source: octogen requires principal. Write the IAM principal that subscribes, such "
+                "as serviceAccount:reader@my-project.iam.gserviceaccount.com"
             )
         return self
 
@@ -267,10 +269,7 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
 
     @property
     def _bigquery(self) -> str:
-        """The resource key for queries.
-
-        It is not `bigquery`, because the project might use that key.
-        """
+        """The resource key for queries. The project might already use the key `bigquery`."""
         return f"{self.name}_bigquery"
 
     def _spec(self, kind: Kind, settings: AssetSettings, name: str = "") -> dg.AssetSpec:

@@ -36,7 +36,6 @@ class EmailNotifier(notifiers.EmailNotifier):
 
 
 def _imported(path: Any, info: ValidationInfo) -> Callable[..., Any]:
-    """Return the function at a dotted path or from a template variable."""
     if callable(path):
         return _checked(path, "the function")
     example = "my_shops.tell.by_hand, or .tell.by_hand for a function beside this file"
@@ -50,7 +49,7 @@ def _checked(function: Any, name: str) -> Callable[..., Any]:
         inspect.signature(function).bind("events")
     except TypeError as error:
         raise ValueError(
-            f"{name} cannot be called with a frame of events as its only argument: {error}"
+            f"{name} must accept a frame of events as its only argument: {error}"
         ) from None
     return function  # type: ignore[no-any-return]
 
@@ -61,9 +60,9 @@ class NotifySettings(YamlModel):
     function: Annotated[
         Callable[..., Any] | None, PlainValidator(_imported, json_schema_input_type=str)
     ] = None
-    """Dotted path of a function that takes a frame of events.
+    """Dotted path of a function that accepts a frame of events.
 
-    A leading dot stands for this file's folder.
+    A path with a leading dot is relative to the folder that contains this file.
     """
     slack: Annotated[
         SlackNotifier | None,
@@ -79,11 +78,11 @@ class NotifySettings(YamlModel):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if not (self.function or self.slack or self.email):
-            raise ValueError("has no recipient: write function, slack or email")
+            raise ValueError("has no recipient. Write function, slack or email")
         return self
 
     def sensors(self, alerts: str) -> Iterator[tuple[Callable[..., Any], dict[str, Any]]]:
-        """Yield each recipient and the arguments for its sensor."""
+        """Yield each recipient with the arguments for the recipient's alert sensor."""
         status = dg.DefaultSensorStatus("RUNNING" if self.running else "STOPPED")
         ways = {"sensor": self.function, "slack": self.slack, "email": self.email}
         for way, notify in ways.items():

@@ -33,14 +33,14 @@ _SANDBOX_QUERY = "boots"
 def _check_text(value: list[str] | str | None) -> list[str] | str | None:
     for text in [value] if isinstance(value, str) else value or ():
         if not text.strip():
-            raise ValueError("a value is empty: write a value, or omit the option")
+            raise ValueError("a value is empty. Write a value, or omit the option")
         if not text.isprintable():
-            raise ValueError(f"{text!r} has unprintable characters: remove them")
+            raise ValueError(f"{text!r} contains unprintable characters. Remove them")
     return value
 
 
 class ScaffoldParams(BaseModel):
-    """The parameters for a first YAML file."""
+    """Parameters for a first YAML file."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -61,17 +61,17 @@ class ScaffoldParams(BaseModel):
     def _check(self) -> Self:
         if len(chosen := [name for name in _SOURCES if getattr(self, name)]) > 1:
             options = " and ".join(f"--{name}" for name in chosen)
-            raise ValueError(f"{options} exclude each other: choose one catalog source")
+            raise ValueError(f"{options} cannot be combined. Choose one catalog source")
         return self
 
     @property
     def has_source(self) -> bool:
-        """True if a catalog source was chosen."""
+        """True if one of the options selects a catalog source."""
         return any(getattr(self, name) for name in _SOURCES)
 
 
 class OctogenScaffolder(dg.Scaffolder[ScaffoldParams]):
-    """Writes a component's YAML file, and adds the variables it uses to the project's `.env`."""
+    """Writes a component's YAML file, and adds the file's variables to the project's `.env`."""
 
     @classmethod
     def get_scaffold_params(cls) -> type[ScaffoldParams]:
@@ -111,7 +111,7 @@ class LinkedScaffoldParams(BaseModel):
 
     project: str = Field(description="Your Google Cloud project.")
     principal: str = Field(
-        description="Principal that subscribes, such as serviceAccount:me@my-project.…"
+        description="IAM principal that subscribes, such as serviceAccount:me@my-project.…"
     )
 
     _check_text = field_validator("project", "principal")(_check_text)
@@ -142,7 +142,7 @@ def _ask(params: ScaffoldParams) -> ScaffoldParams:
     )
     chosen: Any = True
     if source in ("hosts", "keys"):
-        text = click.prompt(f"Write the {source}, separated by commas")
+        text = click.prompt(f"Enter the {source}, separated by commas")
         chosen = [part.strip() for part in text.split(",") if part.strip()]
     return ScaffoldParams.model_validate({**params.model_dump(), source: chosen})
 
@@ -174,7 +174,7 @@ def _print_next_commands(*commands: str) -> None:
 
 
 def _write_environment(path: Path, variables: Mapping[str, str]) -> None:
-    """Append missing variables to `.env`, and report variables that it sets to another value.
+    """Append missing variables to `.env`, and report variables that already have other values.
 
     A new file can only be read by its owner, because it will contain secrets.
     """
@@ -187,7 +187,7 @@ def _write_environment(path: Path, variables: Mapping[str, str]) -> None:
     if kept := [
         name for name in variables if present.get(name, variables[name]) != variables[name]
     ]:
-        click.echo(f"{path} already has another {' and '.join(kept)}, which was kept. ", nl=False)
+        click.echo(f"{path} already sets {' and '.join(kept)} and was not changed. ", nl=False)
         click.echo("The sandbox needs:")
         for name in kept:
             click.echo(f"    {name}={variables[name]}")
@@ -203,10 +203,10 @@ def _write_environment(path: Path, variables: Mapping[str, str]) -> None:
 
 
 def _keep_runs(project: Path) -> None:
-    """Set DAGSTER_HOME in `.env`, unless it is set.
+    """Set DAGSTER_HOME in `.env`, unless the variable is already set.
 
-    Without it, Dagster forgets the run when `dg launch` ends, and the sensors of each `dg dev`
-    start without cursors, so every catalog is read and charged again.
+    Otherwise, Dagster would forget the run when `dg launch` ends. The sensors would start without
+    cursors in each `dg dev`, so every catalog would be read and charged again.
     """
     file, home = project / ".env", project / ".dagster_home"
     if "DAGSTER_HOME" in {**os.environ, **dotenv_values(file, interpolate=False)}:
@@ -216,4 +216,4 @@ def _keep_runs(project: Path) -> None:
     (home / ".gitignore").write_text("*\n")
     file.touch(mode=0o600)
     set_key(file, "DAGSTER_HOME", str(home.absolute()))
-    click.echo(f"Dagster keeps its runs in {home}: DAGSTER_HOME in {file}.")
+    click.echo(f"Dagster keeps its runs in {home}, because {file} now sets DAGSTER_HOME.")

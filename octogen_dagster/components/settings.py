@@ -1,4 +1,4 @@
-"""Asset settings in YAML, including checks for contradictory fields."""
+"""Asset settings in YAML, with validation of fields that exclude or require each other."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ Kind = Literal[
 
 @dataclass(frozen=True)
 class OctogenAssetData:
-    """The asset that a component passes to `get_asset_spec` and `translation`.
+    """Data about an asset, which the component passes to `get_asset_spec` and `translation`.
 
     Attributes:
         kind: The asset's kind.
@@ -93,7 +93,7 @@ def _check_cron(cron: str) -> str:
         dg.ScheduleDefinition(job_name="job", cron_schedule=cron)
     except dg.DagsterInvalidDefinitionError:
         raise ValueError(
-            f"{cron!r} is not a cron schedule. Write five fields, such as 0 6 * * *, or a name, "
+            f"{cron!r} is not a cron schedule. Write five fields, such as 0 6 * * *, or a name "
             "such as @daily."
         ) from None
     return cron
@@ -122,9 +122,9 @@ class AssetSettings(YamlModel):
     name: Name | None = None
     """The asset's name."""
     translation: Translation = None
-    """Changes to the asset spec: `owners`, `tags`, `kinds`, `group_name`, `key`, `key_prefix`,
-    `description`, `metadata`, `automation_condition`, `freshness_policy`, `deps`, `code_version`.
-    Templates can use `spec` and `data`."""
+    """Changes to fields in the asset spec: `owners`, `tags`, `kinds`, `group_name`, `key`,
+    `key_prefix`, `description`, `metadata`, `automation_condition`, `freshness_policy`, `deps` or
+    `code_version`. Templates can use `spec` and `data`."""
 
 
 class DetailsSettings(AssetSettings):
@@ -135,7 +135,7 @@ class DetailsSettings(AssetSettings):
     """
 
     only_changed: bool = False
-    """Look up only products that are new or whose listing changed."""
+    """Look up only new products and products whose listing changed."""
     max_failed_percent: Percent = 5
     """Maximum percentage of failed lookups."""
 
@@ -157,9 +157,9 @@ class CheckSettings(YamlModel):
     """Arguments for `build_snapshot_checks`, with the same defaults. `null` omits a check."""
 
     max_age: Duration | None = Field(default="2 days", validate_default=True)
-    """Maximum age of a catalog's last snapshot, such as `36 hours`, for the check `fresh`."""
+    """Maximum age of a catalog's latest snapshot for the check `fresh`, such as `36 hours`."""
     max_rows_change_percent: float | None = 30
-    """Maximum change in the row count compared with the last few snapshots, in percent."""
+    """Maximum change in the row count, as a percentage of the median in the previous snapshots."""
     max_null_percent: dict[str, float] | None = Field(
         default={"product_url": 0.0, "title": 20.0, "current_price": 20.0}
     )
@@ -167,11 +167,12 @@ class CheckSettings(YamlModel):
     max_bad_price_percent: float | None = 0.1
     """Maximum percentage of products with a bad price."""
     price_outlier_ratio: float = 100.0
-    """A price counts as bad if it is above or below the median by more than this factor."""
+    """Maximum ratio between a price and the median price, in either direction. A price outside this
+    range counts as bad."""
     exclude: list[str] = Field(default_factory=list)
     """Checks to omit."""
     blocking: bool = False
-    """Whether a failed check stops downstream assets in the same run."""
+    """If true, a failed check stops the downstream assets in the same run."""
     severity: Severity = "ERROR"
     """Severity of a failed check."""
 
@@ -194,7 +195,7 @@ class CheckSettings(YamlModel):
         return self
 
     def arguments_of(self, asset: dg.AssetsDefinition) -> dict[str, Any]:
-        """Return the arguments for an asset's checks.
+        """Return the arguments for `build_snapshot_checks`.
 
         Names of checks that the asset does not have are removed from `exclude`.
         """
@@ -244,37 +245,39 @@ Asset = Annotated[AssetSettings | None, switch(AssetSettings)]
 
 
 class SearchSettings(AssetSettings):
-    """Settings for a search or for whole catalogs, and for the downstream assets."""
+    """Settings for a search (or for whole catalogs) and for its downstream assets."""
 
     name: Name
     """Name of the products asset."""
     search: Annotated[ProductSearch, text_for(ProductSearch, lambda text: {"q": text})] = Field(
         default_factory=ProductSearch
     )
-    """The search, or just its `q`. Without a search, whole catalogs are read."""
+    """The search: a mapping, or a string for `q`. By default, whole catalogs are read."""
     partitions: Literal["none", "catalog", "snapshot_days", "catalog_days"] = "none"
     """Partition by catalog, by day, or by both."""
     start_date: date | None = None
-    """First day with a partition, such as `2026-11-25`, for partitions by day."""
+    """The first daily partition, such as `2026-11-25`. Required for partitions by day."""
     timezone: Timezone = "UTC"
     """IANA time zone that determines when a day begins."""
     catalogs_per_run: int = Field(default=25, ge=1)
-    """With catalog partitions, the maximum number of catalogs per run.
+    """Maximum number of catalogs per run, for catalog partitions.
 
-    Dagster only puts partitions into one run if they were added one after another.
+    Dagster combines partitions into a run only if they were added one after another.
     """
     min_rows_percent: Percent = 50
-    """Minimum snapshot size, in percent of the previous snapshot's rows."""
+    """Minimum number of rows in a snapshot, as a percentage of the previous snapshot's row count.
+    """
     sensor: Sensor = None
-    """Sensor for new and re-indexed catalogs. `true` (the default with catalog partitions) adds the
-    sensor in a stopped state; `running` starts it with the first deployment; `false` omits it."""
+    """Sensor for new and re-indexed catalogs. `true` (the default for catalog partitions) adds the
+    sensor in a stopped state. `running` also starts it with the first deployment. `false` adds no
+    sensor."""
     schedule: Schedule = None
-    """A cron schedule, or a mapping."""
+    """The schedule: a mapping, or a string for `cron_schedule`."""
     changes: Asset = None
-    """Products that appeared, disappeared or changed in the latest snapshot that has changes. Adds
-    a `history`."""
+    """Products that appeared, disappeared or changed. The table is replaced only by snapshots that
+    contain changes. Also adds a `history`."""
     details: Annotated[DetailsSettings | None, switch(DetailsSettings)] = None
-    """Full details for each product. Each lookup is charged."""
+    """Full details for each product. Octogen charges for each lookup."""
     brands: Asset = None
     """Product counts and prices by brand."""
     history: Asset = None
@@ -282,24 +285,25 @@ class SearchSettings(AssetSettings):
     alerts: list[Rule] = Field(default_factory=list)
     """Alert rules. Requires `history`."""
     notify: Notify = None
-    """Recipients of alerts, or just the dotted path of a function."""
+    """Recipients of alerts: a mapping, or a string for the dotted path of a function."""
     position: PositionSettings | None = None
     """Your price list compared with competitors' prices. Requires `history`."""
     tables: TableSettings | None = None
-    """Tables in a database, a warehouse or a lake that the assets are loaded into."""
+    """Tables in a database, warehouse or lake into which the assets are loaded."""
     checks: Annotated[CheckSettings | None, switch(CheckSettings)] = Field(
         default_factory=CheckSettings
     )
-    """Check settings, or `false`; `true` by default."""
+    """Settings for the checks. `true` (the default) adds the checks with their default settings,
+    and `false` adds no checks."""
 
     @property
     def price_list_rules(self) -> list[PriceListRule]:
-        """Return the rules that compare competitors with your price list."""
+        """The rules that compare competitors' prices with your price list."""
         return [each for each in self.alerts if isinstance(each, PriceListRule)]
 
     @property
     def product_rules(self) -> list[AlertRule]:
-        """Return the rules without a price list."""
+        """The rules that do not use a price list."""
         return [each for each in self.alerts if not isinstance(each, PriceListRule)]
 
     @property
@@ -318,38 +322,36 @@ class SearchSettings(AssetSettings):
         of = self.tables.of or [] if self.tables else []
         missing = next((kind for kind in of if kind != "products" and not getattr(self, kind)), "")
         contradictions = {
-            f"{partitions} needs start_date, the first day, such as 2026-11-25.": (
+            f"{partitions} requires start_date. Write the first day, such as 2026-11-25.": (
                 by_day and self.start_date is None
             ),
-            "start_date needs partitions by day. Set partitions to snapshot_days or catalog_days, "
-            "or remove start_date.": (self.start_date is not None and not by_day),
-            f"{partitions} makes each catalog a partition, so the search must not name catalogs. "
-            "Remove `catalogs`, or list the catalogs in catalog_source: keys.": (
+            "start_date requires partitions by day. Set partitions to snapshot_days or "
+            "catalog_days, or remove start_date.": (self.start_date is not None and not by_day),
+            f"{partitions} makes each catalog a partition, so the search cannot list catalogs. "
+            "Remove `catalogs`, or move the list to catalog_source: {keys: [...]}.": (
                 self.by_catalog and self.search.catalogs
             ),
-            f"{partitions} with max_products would store partial catalogs. Remove partitions "
-            "or max_products.": (
+            f"{partitions} and max_products cannot be combined, because partitions would contain "
+            "incomplete catalogs. Remove partitions or max_products.": (
                 self.partitions != "none" and self.search.max_products is not None
             ),
-            "alerts needs a history. Write history: true beside it.": (
-                self.alerts and self.history is None
-            ),
-            "price-list rules, such as undercut, need your price list. Write position: "
-            "{price_list: ...} beside alerts.": self.position is None and self.price_list_rules,
-            "changes needs a history. Remove `history: false`, or remove changes.": (
+            "alerts requires a history. Add history: true.": (self.alerts and self.history is None),
+            "price-list rules such as undercut require your price list. Add position: "
+            "{price_list: ...}.": self.position is None and self.price_list_rules,
+            "changes requires a history. Remove `history: false`, or remove changes.": (
                 self.changes is not None and self.history is None
             ),
-            "position needs a history. Write history: true beside it.": (
+            "position requires a history. Add history: true.": (
                 self.position is not None and self.history is None
             ),
-            "notify needs alerts. Write alerts beside it.": (
+            "notify requires alert rules. Add alerts.": (
                 self.notify is not None and not self.alerts
             ),
             f"`of` in tables lists {missing}, but the search does not build this asset. Add "
             f"{missing} to the search, or remove it from `of`.": missing,
-            "sensor needs partitions by catalog. Set partitions to catalog or catalog_days, or use "
-            "a schedule instead.": (self.sensor and not self.by_catalog),
-            "catalogs_per_run needs partitions by catalog. Set partitions to catalog or "
+            "sensor requires partitions by catalog. Set partitions to catalog or catalog_days, or "
+            "use a schedule instead.": (self.sensor and not self.by_catalog),
+            "catalogs_per_run requires partitions by catalog. Set partitions to catalog or "
             "catalog_days, or remove catalogs_per_run.": (
                 "catalogs_per_run" in written and not self.by_catalog
             ),
@@ -364,10 +366,11 @@ class AssetsComponent(YamlComponent):
     """A component whose assets can be changed in YAML or in a subclass."""
 
     translation: Translation = None
-    """Changes applied to all assets. An asset's own translation is applied after these changes."""
+    """Changes to the specs of all assets. The `translation` of a single asset is applied after
+    these changes."""
 
     def get_asset_spec(self, data: OctogenAssetData) -> dg.AssetSpec:
-        """Return the spec for an asset, to which `translation` is then applied.
+        """Return an asset's spec. The component then applies `translation` to the spec.
 
         Override this method to change keys, tags or metadata depending on the asset's kind.
 
@@ -381,7 +384,7 @@ class AssetsComponent(YamlComponent):
     ) -> Iterator[Any]:
         """Run an asset and yield its result.
 
-        Override it in a subclass to log, check or change the result.
+        Override this method in a subclass to log, check or change the result.
 
         Args:
             context: Dagster's context for the run.

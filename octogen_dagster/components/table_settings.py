@@ -28,13 +28,13 @@ from octogen_dagster.errors import MissingPackageError
 from octogen_dagster.tables import TableDestination
 from octogen_dagster.validation import did_you_mean, require_extras
 
-_MAPPING = "must be a mapping: write {}duckdb: shop.duckdb{}, or another engine, below it"
+_MAPPING = "must be a mapping. Write {}duckdb: shop.duckdb{}, or another engine, below it"
 
 
 def _in_yaml(destination: type[TableDestination]) -> Any:
-    """Return the type of a destination in YAML.
+    """Return a type that validates a destination's fields in YAML.
 
-    It accepts a mapping of fields, or a string for the first field.
+    The type accepts a mapping or, if only the first field is required, a string for this field.
     """
     first, *others = fields = destination.model_fields
     secrets = destination.environment_fields
@@ -62,14 +62,14 @@ _BUILT_IN: dict[str, type[TableDestination]] = {
 def _destination(value: Any, info: ValidationInfo) -> TableDestination:
     """Return the destination for a YAML mapping.
 
-    Its only key is an engine or a class path, and the value has the fields.
+    The mapping's only key is an engine or the path of a class, and the value contains the fields.
     """
     if isinstance(value, TableDestination):
         return value
     if not isinstance(value, Mapping):
         raise ValueError(_MAPPING.format("", ""))
     if len(value) != 1:
-        raise ValueError(f"needs exactly one engine: write one of {', '.join(_BUILT_IN)}")
+        raise ValueError(f"must have exactly one engine. Choose one of {', '.join(_BUILT_IN)}")
     (engine,) = value
     found = _BUILT_IN.get(engine) or _own(str(engine), info)
     kind: Any = dict[str, _in_yaml(found)]  # type: ignore[misc]  # a model created at runtime
@@ -87,14 +87,14 @@ def _own(path: str, info: ValidationInfo) -> Any:
     if "." not in path:
         known = ", ".join(_BUILT_IN)
         raise ValueError(
-            f"{path} is not a destination.{did_you_mean(path, _BUILT_IN)} Write one of {known}, or "
-            "the dotted path of a class, such as my_shops.sqlite.SQLiteTables"
+            f"{path} is not a destination.{did_you_mean(path, _BUILT_IN)} Choose one of {known}, "
+            "or write the dotted path of a class, such as my_shops.sqlite.SQLiteTables"
         )
     return class_by_path(path, TableDestination, info, "my_shops.sqlite.SQLiteTables")
 
 
 def _schema() -> Any:
-    """Return the model that describes a destination in the JSON schema."""
+    """Build a model that is used only to generate the JSON schema."""
     fields: dict[str, Any] = {
         name: (
             _in_yaml(each) | None,
@@ -104,7 +104,8 @@ def _schema() -> Any:
     }
     custom: Any = {"patternProperties": {r"\.": {"type": ["object", "string"]}}}
     config = ConfigDict(extra="forbid", json_schema_extra=custom)
-    return create_model("DestinationSettings", __config__=config, **fields)
+    doc = "The destination's engine, with the engine's settings."
+    return create_model("DestinationSettings", __config__=config, __doc__=doc, **fields)
 
 
 Destination = Annotated[  # Any, because mypy takes a field with a resource as type for a descriptor
@@ -123,15 +124,15 @@ class LinkedTableSettings(YamlModel):
         return value
 
     destination: Destination
-    """The destination: one engine, or the dotted path of your own `TableDestination`, followed by
-    its fields."""
+    """The destination: the name of one engine, or the dotted path of your own `TableDestination`
+    class. Below the name or path, write the fields."""
 
 
 class TableSettings(LinkedTableSettings):
-    """Settings for tables. Each table has the same name as the asset loaded into it."""
+    """Settings for loading assets into tables. Each table has the same name as its asset."""
 
     of: (
         list[Literal["products", "changes", "details", "brands", "history", "alerts", "position"]]
         | None
     ) = None
-    """Assets to load. Defaults to all assets built from the search."""
+    """Assets to load. Defaults to all assets that the search builds."""

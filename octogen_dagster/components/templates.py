@@ -1,4 +1,4 @@
-"""Renders the templates in a YAML file once, and rejects unset variables."""
+"""Renders the templates in a YAML file, and rejects unset environment variables."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ _ONLY_A_VARIABLE = re.compile(r"\{\{\s*env\.(\w+)\s*\}\}")
 
 
 class Mistake(ResolutionException):
-    """A mistake in YAML, with its position.
+    """An error in a YAML file, with its position.
 
-    It is a Dagster exception, because templates raise no other exceptions.
+    It is a subclass of a Dagster exception, because Dagster converts all other exceptions that a
+    template raises.
     """
 
     def __init__(self, context: dg.ResolutionContext, path: Iterable[str | int], text: str) -> None:
@@ -31,17 +32,14 @@ class Mistake(ResolutionException):
 
 
 class Unrendered(NamedTuple):
-    """A `translation` that is not rendered yet.
-
-    Its templates are rendered in this context for each asset.
-    """
+    """A `translation` whose templates are rendered later, in this context, for each asset."""
 
     context: dg.ResolutionContext
     attributes: Any
 
 
 class Templates(dg.ResolutionContext):
-    """Renders templates, leaves other strings unchanged and rejects unset variables.
+    """Renders templates and rejects unset variables. Strings without templates are not changed.
 
     Dagster itself renders every string and parses the result as Python, so "501" would become a
     number. An unset variable would become None, which could mean an unlimited budget or the shop
@@ -68,7 +66,7 @@ class Templates(dg.ResolutionContext):
     def rendered(
         self, value: Any, variables: set[str], mistakes: list[Mistake], field: str = ""
     ) -> Any:
-        """Render all templates in a value. Record mistakes and empty strings in `mistakes`."""
+        """Render all templates in a value. Add errors to `mistakes`, also for empty strings."""
         if isinstance(value, list):
             places = [self.at_path(position) for position in range(len(value))]
             return [
@@ -93,7 +91,7 @@ class Templates(dg.ResolutionContext):
                 return dg.EnvVar(found[1])
             rendered = self.resolve_value(value)
             if isinstance(rendered, str) and not rendered.strip():
-                raise Mistake(self, (), "is empty: write a value, or remove the field")
+                raise Mistake(self, (), "is empty. Write a value, or remove the field")
             return rendered
         except Mistake as mistake:
             mistakes.append(mistake)
@@ -115,14 +113,14 @@ class _Environment:
     def __call__(self, name: str, *default: Any) -> Any:
         if name in os.environ or default:
             return os.environ.get(name, *default)
-        hint = f"Set it, or write \"{{{{ env.{name} or 'a default' }}}}\"."
+        hint = f"Set it, or add a default: \"{{{{ env.{name} or 'a default' }}}}\"."
         text = f"the environment variable {name} is not set. {hint}"
         self.not_set.append(Mistake(self._context, (), text))
         return _NotSet(self.not_set[-1])
 
 
 class _NotSet:
-    """An unset variable, which is false in `or` and `if` and raises an error in any other use."""
+    """An unset variable. It is false in `or` and `if`, and raises an error when used otherwise."""
 
     def __init__(self, mistake: Mistake) -> None:
         self.mistake = mistake

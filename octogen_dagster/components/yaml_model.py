@@ -1,7 +1,8 @@
-"""Base classes for YAML. Templates are rendered first; then pydantic validates all values.
+"""Base classes for YAML settings. Templates are rendered before pydantic validates the values.
 
-Each mistake is reported with file, line, field and the closest valid name. Dagster's own messages
-are not used, because they show values, which might be secrets, and every branch of a union.
+Each mistake is reported with its file, line and field, and with the closest valid name. Dagster's
+error messages are not used, because they show values, which might be secrets, and they repeat the
+mistake for every branch of a union.
 """
 
 from __future__ import annotations
@@ -43,22 +44,23 @@ _TYPES = {
     "string": "text",
     "tuple": "a list",
 }
-"""Descriptions of the expected values, by the first word of pydantic's error type."""
+"""Descriptions of the expected types. The key is the first word of pydantic's error type."""
 
 _SAID = ("title", "description", "default")
 _TEMPLATE = r"\{\{|\{%"
 VARIABLE = "variable"
-"""Marks a field in which `{{ env.NAME }}` becomes a `dagster.EnvVar`.
+"""Marks a field, including the fields nested in it, where `{{ env.NAME }}` becomes a
+`dagster.EnvVar`.
 
-The mark includes all fields below it. Dagster then shows the variable's name, and the code location
-loads even if the variable is not set.
+Dagster then shows the variable's name instead of its value, and the code location loads even if the
+variable is not set.
 """
 Text = Annotated[
     str,
     WrapValidator(lambda text, read: text if isinstance(text, dg.EnvVar) else read(text)),
     VARIABLE,
 ]
-"""A string, or the environment variable that holds it."""
+"""A string, or a `dagster.EnvVar` whose value is the string."""
 
 
 def _duration(value: object) -> timedelta:
@@ -75,18 +77,22 @@ Duration = Annotated[timedelta, BeforeValidator(_duration, json_schema_input_typ
 
 
 def check_not_written_out(secret: object, info: ValidationInfo) -> object:
-    """Raise an error if a secret is not an environment variable."""
+    """Raise an error if a secret is written in the YAML file."""
     if isinstance(secret, str) and not isinstance(secret, dg.EnvVar):
         variable = KEY_VARIABLE if info.field_name == "api_key" else "NAME"
         raise ValueError(
-            "is a literal secret, which Dagster would show in the UI. Put it into an environment "
-            f'variable and write {info.field_name}: "{{{{ env.{variable} }}}}".'
+            "must not be written in the file, because Dagster would show the secret in its UI. Set "
+            f"an environment variable, and write {info.field_name}: "
+            f'"{{{{ env.{variable} }}}}".'
         )
     return secret
 
 
 def import_by_path(path: str, info: ValidationInfo, example: str) -> Any:
-    """Import the object at a dotted path. A leading dot stands for the YAML file's folder."""
+    """Import the object at a dotted path.
+
+    A path with a leading dot is relative to the folder that contains the YAML file.
+    """
     folder = (info.context or {}).get("folder", "")
     absolute = f"{folder}{path}" if path.startswith(".") else path
     name, _, attribute = absolute.rpartition(".")
@@ -97,7 +103,7 @@ def import_by_path(path: str, info: ValidationInfo, example: str) -> Any:
     except Exception as error:
         # A module that exists might import a missing one.
         if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
-            raise ValueError(f"module {error.name} does not exist") from None
+            raise ValueError(f"the module {error.name} does not exist") from None
         raise ValueError(
             f"the module {name} cannot be imported: {type(error).__name__}: {error}"
         ) from None
@@ -124,25 +130,25 @@ class YamlModel(dg.Model):
     @model_validator(mode="before")
     @classmethod
     def _refuse_text(cls, value: object) -> object:
-        """If the value is a string, raise an error that names the only required field."""
+        """Reject a string and explain where to write it, if exactly one field is required."""
         required = [name for name, field in cls.model_fields.items() if field.is_required()]
         if isinstance(value, str) and len(required) == 1:
-            raise ValueError(f"must be a mapping: write {required[0]}: ... below it")
+            raise ValueError(f"must be a mapping. Write {required[0]}: ... below it")
         return value
 
     def arguments(self) -> dict[str, Any]:
-        """Return the fields that are set in YAML, as arguments for a builder.
+        """Return the fields that are set in YAML as arguments for a builder.
 
-        The builder has its own defaults.
+        Other fields are omitted, so the builder's defaults apply.
         """
         names = self.model_fields_set - {"name", "translation"}
         return {name: getattr(self, name) for name in names}
 
 
 def switch(settings: type[YamlModel], **words: YamlModel) -> BeforeValidator:
-    """Return a validator for a field that is `true` (default settings), `false` (None) or settings.
+    """Return a validator that replaces `true` with default settings and `false` with None.
 
-    `words` maps other strings to settings.
+    Settings are accepted unchanged. `words` maps other accepted strings to settings.
     """
 
     def read(value: Any) -> Any:
@@ -158,10 +164,7 @@ def switch(settings: type[YamlModel], **words: YamlModel) -> BeforeValidator:
 
 
 def text_for(settings: Any, read: Callable[[str], Any]) -> BeforeValidator:
-    """Return a validator for a field that accepts a string.
-
-    `read` turns the string into settings.
-    """
+    """Return a validator that also accepts a string, which `read` converts to settings."""
     return BeforeValidator(
         lambda value: read(value) if isinstance(value, str) else value,
         json_schema_input_type=settings | str,
@@ -174,9 +177,9 @@ class YamlComponent(YamlModel, dg.Component, dg.Resolvable):
     @classmethod
     @functools.cache
     def model(cls) -> type[BaseModel]:
-        """Return a model that accepts any mapping, with the JSON schema of the attributes.
+        """Return a model that accepts any mapping and has the JSON schema for the attributes.
 
-        `resolve_from_model` checks the attributes, because Dagster's own message shows values.
+        `resolve_from_model` validates the attributes, because Dagster's error would show values.
         """
         component = cls
 
@@ -191,7 +194,7 @@ class YamlComponent(YamlModel, dg.Component, dg.Resolvable):
 
     @classmethod
     def resolve_from_model(cls, context: dg.ResolutionContext, model: BaseModel) -> Self:
-        """Return the component for the attributes in a YAML file."""
+        """Build the component from the attributes in a YAML file."""
         templates = Templates(
             scope=context.scope,
             path=context.path,
@@ -222,7 +225,7 @@ def _folder(context: dg.ResolutionContext) -> str:
 
 @contextmanager
 def _warnings_logged(component: str) -> Iterator[None]:
-    """Log warnings about the YAML file, because `dg check defs` only shows the log."""
+    """Log Python warnings about the YAML file, because `dg check defs` shows only the log."""
     with warnings.catch_warnings(record=True) as caught:
         yield
     for message in dict.fromkeys(
@@ -247,11 +250,11 @@ def _variables(model: type[BaseModel]) -> Iterator[str]:
 
 
 def _mistakes(error: ValidationError, data: object) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """Yield the field and message of each mistake.
+    """Yield the path to the field and the message for each mistake.
 
     pydantic reports a mistake for every branch of a union, and many of Dagster's fields are unions
-    because they accept a template. Only the most deeply nested mistake is reported. If none is
-    nested more deeply, it is the first one.
+    because they accept a template. Only the most deeply nested mistake is reported, or the first
+    mistake if all have the same depth.
     """
     found: dict[tuple[str | int, ...], ErrorDetails] = {}
     for each in error.errors(include_url=False):
@@ -262,7 +265,10 @@ def _mistakes(error: ValidationError, data: object) -> Iterator[tuple[tuple[str 
 
 
 def _path_in(data: Any, error: ErrorDetails) -> tuple[str | int, ...]:
-    """Return the path to the invalid field, without the names of union branches."""
+    """Return the path to the invalid field in the YAML file.
+
+    pydantic's path also contains the names of union branches.
+    """
     path: list[str | int] = []
     for part in error["loc"]:
         data = data.attributes if isinstance(data, Unrendered) else data
@@ -276,7 +282,7 @@ def _path_in(data: Any, error: ErrorDetails) -> tuple[str | int, ...]:
 
 
 def _describe(error: ErrorDetails) -> str:
-    """Describe a mistake without showing the value."""
+    """Describe a mistake without showing the invalid value, which might be a secret."""
     kind, context = error["type"], error.get("ctx", {})
     if kind == "extra_forbidden":
         return str(context["text"])
@@ -298,8 +304,8 @@ def _with_templates(part: Any) -> Any:
     """Rewrite a JSON schema so that every value can be a template.
 
     For `anyOf`, a validator only reports that no branch is valid. In the rewritten schema, the
-    value's type selects the branch, so a mistake is reported for the field that has it. Each
-    mapping also lists its fields, which are suggested for a misspelled field.
+    value's type selects the branch, so a mistake is reported at the invalid field. Each mapping
+    also lists its fields, so that editors can suggest a correction for a misspelled field.
     """
     if isinstance(part, list):
         return [_with_templates(each) for each in part]

@@ -1,6 +1,6 @@
-"""The demo's code location. Your own code location could look like this.
+"""The demo's code location, which you can use as an example for your own.
 
-Sensors request a run for each new or reindexed catalog, each listing and each URL-list export.
+Sensors request a run for each new or re-indexed catalog, each listing and each URL-list export.
 Automation conditions start the downstream assets. `octogen-dagster demo` sets the environment
 variables.
 """
@@ -78,14 +78,14 @@ CHANGED = "Products that appeared, disappeared or changed since the previous day
 KEPT = "The price and stock of every product since the first day."
 TOLD = "Price drops, price rises and stock changes. Each event occurs once."
 OWNED = (
-    "Your price list: SKUs, and the competitors' pages that sell these products. The prices "
-    "are invented."
+    "Your price list: SKUs, your prices, and competitors' pages for the same products. The data is "
+    "invented."
 )
-BELOW = "Competitors that are below your price (day 3) and below your floor price (day 5)."
-LOADED = "The products as a SQL table. Each run replaces the rows of one catalog."
-FOUND = "A scheduled search. Change it for a single run in the launchpad."
-MATCHED = "Competitors' URLs, spelled as people copy them, and your SKUs."
-COMPARED = "Your prices next to competitors' prices from the export, which needs no lookups."
+BELOW = "Competitors' prices that are below your price (day 3) or below your floor price (day 5)."
+LOADED = "The upstream asset as an SQL table. Each run replaces the rows of one catalog."
+FOUND = "A scheduled search. In the launchpad, you can change the search for a single run."
+MATCHED = "Your SKUs and competitors' URLs. As in real lists, the same URL can have several forms."
+COMPARED = "Your prices compared with competitors' prices from the export, without any lookups."
 
 catalogs = build_catalogs_asset(
     spec("octogen_catalogs", "catalogs", LISTED),
@@ -126,8 +126,8 @@ alerts = build_price_alerts_asset(
     automation_condition=FOLLOW,
 )
 def articles(past: dict[str, pl.LazyFrame]) -> pl.DataFrame:
-    """Invent a price list by changing competitors' first prices a little."""
-    # As a dict the input loads even before the first history exists.
+    """Invent a price list whose prices differ slightly from competitors' first prices."""
+    # The input is a dict, so it can be loaded even before the first history exists.
     rows = pl.concat([pl.LazyFrame(schema=HISTORY_SCHEMA), *past.values()])
     known = rows.drop_nulls(["current_price", "currency"]).sort("uuid", "valid_from")
     first = known.unique("uuid", keep="first", maintain_order=True)
@@ -153,7 +153,7 @@ price_list = build_history_asset(
 )
 price_list_alerts = build_price_alerts_asset(
     history,
-    [Undercut(percent=40), BelowFloor()],  # prices of the sandbox fall by less, most of the time
+    [Undercut(percent=40), BelowFloor()],  # prices in the sandbox rarely fall by this much
     price_list=price_list,
     name=spec("octogen_products_price_list_alerts", "history", BELOW),
     automation_condition=FOLLOW,
@@ -189,7 +189,7 @@ defs = dg.Definitions(
         *(articles, price_list, price_list_alerts, position, sweaters, sweater_details),
     ],
     asset_checks=[
-        # One wrong price is enough. By default one in a thousand may be wrong.
+        # The check fails for a single wrong price. By default, one in a thousand can be wrong.
         *build_snapshot_checks(products, max_bad_price_percent=0),
         *build_snapshot_checks(sweaters),
         *build_snapshot_checks(history),
@@ -248,9 +248,9 @@ if HAS_HUB:
         automation_condition=FOLLOW,
     )
     def matches(articles: pl.DataFrame) -> pl.DataFrame:
-        """Return the table of competitors' pages.
+        """Return your SKUs and competitors' URLs.
 
-        One page in ten is in no catalog, and the other URLs are spelled in three ways.
+        One in ten URLs is not in any catalog. The other URLs have three different forms.
         """
         url = pl.col("product_url")
         number = url.str.extract(r"(\d+)$").cast(pl.Int64)

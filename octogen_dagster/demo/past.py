@@ -1,8 +1,8 @@
-"""The backdated days, which are simulated before the daemon starts.
+"""Simulates the backdated days, before the daemon starts.
 
-Octogen serves current data only, so a history begins with its first snapshot. To show a month
-without waiting for a month, the demo backdates the `fetched_at` of each day and reports
-materializations to the Dagster instance that the UI shows. The price list is based on the prices of
+Octogen serves current data only, so a history begins with its first snapshot. To show a month of
+data without waiting a month, the demo backdates `fetched_at` for each day and reports
+materializations to the Dagster instance that the UI shows. The price list is based on the prices on
 the first day.
 """
 
@@ -29,13 +29,14 @@ from octogen_dagster.snapshots.partitions import catalog_partition_key
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 _LOWERED = {3: ("price", 0.55), 5: ("map_price", 0.95)}
-"""By day, the price-list column that a competitor undercuts, and the new price as a share of it."""
+"""For each of these days, the price-list column that a competitor undercuts, and the competitor's
+new price as a fraction of the value in this column."""
 
 
 def begin_day(sandbox: Sandbox, snapshots: Path, day: int) -> None:
-    """Begin a day.
+    """Begin the next day in the sandbox.
 
-    On some days, the competitor that is furthest below the price list lowers its price.
+    On some days, the competitor whose price is furthest below the price list lowers it further.
     """
     if day in _LOWERED:
         column, part = _LOWERED[day]
@@ -57,7 +58,7 @@ def play_past(
     catalogs: Sequence[str],
     days: int,
 ) -> None:
-    """Take a snapshot of the catalogs for each of some days up to yesterday."""
+    """Simulate a number of past days, each with a backdated snapshot of the catalogs."""
     keys = {catalog_partition_key(catalog): catalog for catalog in catalogs}
     fetched_at = datetime.now(UTC) - timedelta(days=days)
 
@@ -84,7 +85,7 @@ def play_past(
         for event in result.get_asset_materialization_events():
             instance.report_runless_asset_event(event.materialization)
 
-    # A run of the instance itself would say that a person launched it.
+    # Runs in the instance itself would be shown as manually launched.
     with dg.DagsterInstance.ephemeral() as elsewhere, console.status("") as status:
         for each in (instance, elsewhere):
             each.add_dynamic_partitions("octogen_catalogs", sorted(keys))
@@ -93,7 +94,7 @@ def play_past(
                 begin_day(sandbox, snapshots, day)
             status.update(f"Day {day}, as if it was {fetched_at:%Y-%m-%d}")
             report(job.execute_in_process(instance=elsewhere, tags=of_all, run_config=QUIET))
-            definitions: Any = importlib.import_module(DEFINITIONS)  # they read the environment
+            definitions: Any = importlib.import_module(DEFINITIONS)  # reads the environment
             of_list = [definitions.articles, definitions.price_list, definitions.price_list_alerts]
             made = {1: of_list[:2], **dict.fromkeys(_LOWERED, of_list[2:])}
             if day in made:

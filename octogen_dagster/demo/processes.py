@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 DEFINITIONS = "octogen_dagster.demo.definitions"
 _START_TIMEOUT = 300
 _END_THE_GROUP = 'cat; kill -s TERM -- "-$0"; sleep 2; kill -s KILL -- "-$0"'
-"""A shell that ends a process group when its standard input closes."""
+"""A shell script that ends a process group when its standard input is closed."""
 
 
 class DagsterProcess:
@@ -91,8 +91,8 @@ def ui_port(port: int | None) -> int:
     """
     if not importlib.util.find_spec("dagster_webserver"):
         raise SystemExit(
-            'The Dagster UI needs dagster-webserver. Add "octogen-dagster[ui]" to your project\'s '
-            "dependencies."
+            'The Dagster UI requires dagster-webserver. Add "octogen-dagster[ui]" to the '
+            "project's dependencies."
         )
     for each in (3000, 0) if port is None else (port,):
         try:
@@ -102,7 +102,7 @@ def ui_port(port: int | None) -> int:
         except OSError as error:
             reason = error.strerror
     raise SystemExit(
-        f"The Dagster UI cannot use port {port} ({reason}). Choose another one, or omit --port."
+        f"The Dagster UI cannot use port {port} ({reason}). Choose another port, or omit --port."
     )
 
 

@@ -1,4 +1,4 @@
-"""The demo: a Dagster daemon reads thirty days of data from a local Octogen."""
+"""The demo: Dagster reads thirty days of data from a local sandbox."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ _QUERIES = {
 _URL_LIST, _COMPARISON = "competitor_urls", "price_comparison"
 _MATCHES = "competitor_matches"
 _WINDOWS = {"DISPLAY", "WAYLAND_DISPLAY", "BROWSER"}
-"""Environment variables that indicate a graphical browser or name one."""
+"""Environment variables that are set on systems with a graphical browser."""
 _MESSAGES = "notifications.txt"
 _WRITTEN = ("snapshots", "shop.duckdb", "dagster.log", "dagster_home", _MESSAGES)
 INSTANCE = """
@@ -81,7 +81,7 @@ run_launcher:
 
 
 def run_demo(folder: Path, *, catalogs: int, products: int, days: int, port: int | None) -> None:
-    """Simulate some days and, if a port is given, show the days in the UI until Ctrl-C.
+    """Simulate a number of days. If a port is given, show them in the UI until Ctrl-C.
 
     Every day, prices change and products appear and disappear. A competitor undercuts the price
     list on day 3 and the floor price on day 5, and the last day has a wrong price. All days except
@@ -98,7 +98,7 @@ def run_demo(folder: Path, *, catalogs: int, products: int, days: int, port: int
         dg.DagsterInstance.from_config(str(home)) as instance,
         contextlib.ExitStack() as processes,
     ):
-        console.print(f"A local Octogen runs at {sandbox.base_url}")
+        console.print(f"A local Octogen service is running at {sandbox.base_url}.")
         os.environ.pop("GOOGLE_APPLICATION_CREDENTIALS", None)  # the local BigQuery needs none
         os.environ.update(
             sandbox.environment, DAGSTER_HOME=str(home), OCTOGEN_DEMO_SNAPSHOTS=str(snapshots)
@@ -107,9 +107,9 @@ def run_demo(folder: Path, *, catalogs: int, products: int, days: int, port: int
             command = ("dagster_webserver", "-h", HOST, "-p", str(port))
             url = f"http://{HOST}:{port}"
             ui = processes.enter_context(dagster_process(log, *command))
-            with console.status("The Dagster UI starts"):
+            with console.status("The Dagster UI is starting"):
                 ui.wait_for_ui(url)
-            console.print(f"The Dagster UI runs at {url}. Open it to watch the simulated days.")
+            console.print(f"The Dagster UI is running at {url}. Open it to watch the simulation.")
             # Elsewhere a text browser would open and take over the terminal.
             if sys.platform == "darwin" or os.environ.keys() & _WINDOWS:
                 webbrowser.open(f"{url}/assets/{_PRODUCTS}?view=partitions")
@@ -168,12 +168,14 @@ def _make_sandbox(console: Console, sizes: dict[str, int]) -> Sandbox:
     try:
         return Sandbox(catalogs=sizes, hub=True)
     except ImportError:
-        console.print("Skipping linked BigQuery datasets: they need the extras bigquery and mcp.")
+        console.print(
+            "Linked BigQuery datasets were skipped. They require the extras bigquery and mcp."
+        )
         return Sandbox(catalogs=sizes)
 
 
 class Demo:
-    """The days of a sandbox, and their materializations in Dagster."""
+    """Waits for Dagster's materializations on each simulated day, and prints the results."""
 
     def __init__(
         self,
@@ -195,7 +197,7 @@ class Demo:
     def play(self, day: int, began: float, daemon: DagsterProcess) -> None:
         """Wait until the daemon has materialized the products and all downstream assets.
 
-        Only products read after `began`, in seconds since 1970, belong to the day.
+        Products belong to the day if they were read after `began`, which is in seconds since 1970.
         """
         earlier = {run.run_id for run in self._instance.get_runs()}
         with self._console.status(f"Day {day}: the sensors request runs"):
@@ -211,12 +213,12 @@ class Demo:
                     )
                 daemon.check()
                 time.sleep(0.5)
-        self._say(f"Day {day}: {len(self._catalogs)} catalogs reindexed and read.")
+        self._say(f"Day {day}: {len(self._catalogs)} catalogs were re-indexed and read.")
 
     def report(self, day: int) -> None:
-        """Print the results of the day, and where to find more."""
+        """Print the day's results, and commands that show more."""
         if self._listings and (count := len(self._sandbox.hub.datasets(_PROJECT))):
-            self._say(f"{count} Analytics Hub listings are linked datasets.")
+            self._say(f"{count} Analytics Hub listings have linked datasets.")
             self._print_url_list()
         self._console.print(self._table(day))
         self._print_checks()
@@ -233,12 +235,12 @@ class Demo:
             rows = f"{shop}.sql('FROM octogen.{_HISTORY} WHERE NOT is_current')"
             self._say(f'In SQL: {self._runner}python -c "import duckdb; print({rows})"')
         else:
-            self._say("Skipping DuckDB tables: they need the extra duckdb.")
+            self._say("DuckDB tables were skipped. They require the extra duckdb.")
         rows = f"polars.read_parquet('{folder}/{_PRODUCTS}/*.parquet')"
         self._say(f'In Python: {self._runner}python -c "import polars; print({rows})"')
 
     def print_pages(self, url: str) -> None:
-        """Print the pages in the UI that are worth a look."""
+        """Print links to pages in the UI that show the results."""
         catalog = f"partition={catalog_partition_key(max(self._catalogs))}"
         assets = f"{url}/assets/{_PRODUCTS}"
         compared = (f"{url}/assets/{_COMPARISON}", "your prices next to prices from a URL list")
@@ -260,10 +262,10 @@ class Demo:
             (f"{url}/automation", "the sensors that request the runs"),
         ):
             self._say(f"  {page}  {what}")
-        self._say("The demo runs until Ctrl-C ends it.")
+        self._say("The demo keeps running until you press Ctrl-C.")
 
     def _done_since(self, began: float) -> Iterator[bool]:
-        """Yield for each asset whether it has been materialized since the beginning of the day."""
+        """Yield True or False for each asset: whether it has been materialized on this day."""
         for partition in self._partitions:
             yield self._made_at(_PRODUCTS, partition) > began
             for name, followed in self._followed.items():
@@ -287,7 +289,7 @@ class Demo:
         return file.read_text().splitlines() if file.exists() else []
 
     def _is_followed_by(self, *names: str) -> bool:
-        """Return True if these assets were materialized in this order since the latest history."""
+        """Return True if the assets were materialized in this order, after the latest history."""
         last = max(self._made_at(_HISTORY, partition) for partition in self._partitions)
         times = [last, *(self._made_at(name, None) for name in names)]
         return times == sorted(times)
@@ -298,17 +300,17 @@ class Demo:
         return [listing for listing in listings if listing.is_url_list]
 
     def _made_at(self, asset: str, partition: str | None) -> float:
-        """Return the time of the latest materialization, or 0 without a materialization."""
+        """Return the time when an asset was last materialized, or 0 if it never was."""
         return next((each.timestamp for each in self._records(asset, partition)), 0.0)
 
     def _records(self, asset: str, partition: str | None, limit: int = 1) -> Sequence[Any]:
-        """Return the latest materializations, newest first."""
+        """Return an asset's latest materializations, newest first."""
         partitions = [partition] if partition else None
         wanted = dg.AssetRecordsFilter(dg.AssetKey(asset), asset_partitions=partitions)
         return self._instance.fetch_materializations(wanted, limit=limit).records
 
     def lose_decimal_point(self) -> None:
-        """Multiply the last catalog's highest price by a hundred, to fail its price check."""
+        """Multiply the highest price in the last catalog by 100, so that a check fails."""
         partition = catalog_partition_key(max(self._catalogs))
         prices = (
             pl.read_parquet(self._snapshots / f"{_PRODUCTS}/{partition}.parquet")

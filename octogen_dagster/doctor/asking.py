@@ -26,30 +26,31 @@ from octogen_dagster.errors import (
 from octogen_dagster.printable import usd
 
 _BLOCKING = (OctogenAuthenticationError, OctogenInsufficientCreditError, OctogenForbiddenError)
-"""Errors that concern the account rather than the service: no credit, or a rejected key."""
+"""Errors caused by the account, not by the service: insufficient credit or a rejected API key."""
 
 
 class Seen(NamedTuple):
-    """What a question observed. Catalogs and products are named only in `details`."""
+    """The answer to a question. Only `details` contains the names of catalogs and products."""
 
     holds: bool | None
-    """True if the assumption holds, or None if that is uncertain."""
+    """True if the assumption holds, False if it does not hold, and None if this is uncertain."""
     text: str
     details: str = ""
 
 
 class Charged(NamedTuple):
-    """The maximum number of charged responses to a `Question`."""
+    """The maximum number of charged requests for a `Question`."""
 
     walk: int = 0
-    """Pages from the start of the catalog. All questions share them, so each is read only once."""
+    """Pages from the start of the catalog. The questions share these pages, so each page is read
+    only once."""
     pages: int = 0
     """Additional pages."""
     lookups: int = 0
 
 
 class Question(NamedTuple):
-    """A question to the service: an assumption, and the requests that test the assumption."""
+    """An assumption about the service, and the requests that test this assumption."""
 
     subject: str
     belief: str
@@ -57,12 +58,12 @@ class Question(NamedTuple):
     """The setting or documentation page that is affected if the assumption is wrong."""
     ask: Callable[[Service], Seen]
     charged: Callable[[Service], Charged]
-    """Raises `NotAskedError` if the question is going to be skipped."""
+    """Returns the maximum charges. Raises `NotAskedError` if the question must be skipped."""
 
     def check(self, service: Service) -> Check:
         """Test the assumption and yield a finding.
 
-        Catalogs and products are named only in the finding's details.
+        Only the finding's `details` contain the names of catalogs and products.
         """
         service.mistyped.clear()
         try:
@@ -73,7 +74,8 @@ class Question(NamedTuple):
         except OctogenBudgetError:
             lost = service.service.spending.possibly_charged_usd
             why = f" ({usd(lost)} might be charged for lost responses)" if lost else ""
-            yield Finding(self.subject, "skipped", f"exceeds --max-usd{why}. Raise the limit.")
+            text = f"its cost would exceed --max-usd{why}. Raise the limit."
+            yield Finding(self.subject, "skipped", text)
         except (*_BLOCKING, OctogenConnectionError) as error:
             code = getattr(error, "status_code", None)
             said = f"status {code}" if code else f"no response from {service.service.base_url}"
@@ -83,7 +85,7 @@ class Question(NamedTuple):
             said = f"status {getattr(error, 'status_code', 200)}"
             if isinstance(error, OctogenResponseError):
                 said += " with a response that does not match the documented models"
-            said += ". For more, add --details."
+            said += ". For more information, add --details."
             yield Finding(self.subject, "failed", said, self._advice, details=str(error))
         else:
             if service.mistyped:
@@ -108,14 +110,14 @@ class Planned(NamedTuple):
 
 
 def planned(questions: Sequence[Question], service: Service, prices: Prices) -> Iterator[Planned]:
-    """Plan each `Question` and yield it with its maximum additional cost."""
+    """Yield each `Question` with the maximum cost that it adds to the earlier questions."""
     walked = 0
     for question in questions:
         try:
             walk, pages, lookups = question.charged(service)
         except Exception as error:
             is_known = isinstance(error, NotAskedError)
-            reason = str(error) if is_known else "it needs a response that did not arrive."
+            reason = str(error) if is_known else "a response that it requires did not arrive."
             yield Planned(question, Decimal(0), reason)
             continue
         pages += max(0, walk - walked)
@@ -125,7 +127,7 @@ def planned(questions: Sequence[Question], service: Service, prices: Prices) -> 
 
 
 def ask(questions: Sequence[Question], service: Service) -> Iterator[Finding]:
-    """Test the assumptions one after another, each within a time limit."""
+    """Test one assumption after another. Each test has a time limit."""
     service.reported.clear()  # the plan reported no failures
     for question in questions:
         check = {question.subject: partial(question.check, service)}

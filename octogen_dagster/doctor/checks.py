@@ -1,4 +1,4 @@
-"""diagnose: check the given resources, with one generator of findings per resource."""
+"""The function `diagnose`, and the checks that it runs for each resource."""
 
 from __future__ import annotations
 
@@ -61,9 +61,9 @@ if TYPE_CHECKING:
     from octogen_dagster.tables.destination import TableDestination
 
 DEFAULT_TIMEOUT = 45.0
-"""Time limit in seconds for all checks.
+"""Time limit for all checks, in seconds.
 
-For comparison, a sensor tick times out after 60 seconds.
+It is below the time limit for a sensor tick, which is 60 seconds.
 """
 
 _PARTNER = "catalog_partner"
@@ -115,9 +115,9 @@ def diagnose(
 
 
 def setup_checks(resources: Resources, timeout: float) -> dict[str, Callable[[], Check]]:
-    """Return checks for all REST APIs and IO managers.
+    """Return the checks for all REST APIs, IO managers and table destinations.
 
-    Only the first resource of other kinds is checked.
+    If there are several resources of any other kind, only the first one is checked.
     """
     seconds = timeout / 3  # Octogen's MCP, Analytics Hub and queries are checked in sequence
     within = Deadline.after(timeout)
@@ -125,9 +125,9 @@ def setup_checks(resources: Resources, timeout: float) -> dict[str, Callable[[],
     control_plane, hub = first.get("control_plane"), first.get("analytics_hub")
 
     def sharing() -> Check:
-        """Check MCP, Analytics Hub and queries one after another.
+        """Check the MCP login first, then Analytics Hub, then queries.
 
-        Each check uses the results of the previous one.
+        Each check uses the results of the previous check.
         """
         project = resolved(hub).project if hub else None
         shared = yield from guarded(
@@ -195,8 +195,8 @@ def _octogen_findings(octogen: OctogenResource | None, seconds: float) -> Check:
     yield Finding(
         "Octogen balance",
         "skipped",
-        "Octogen's API does not report the remaining credit. Without credit, searches and lookups "
-        "return 402.",
+        "Octogen's API does not report the remaining credit. When it is used up, searches and "
+        "lookups return 402.",
     )
 
 
@@ -207,7 +207,7 @@ def _key_finding(
     if not octogen.api_key:
         origin = next(name for name in API_KEY_VARIABLES if os.environ.get(name, "").strip())
     names: tuple[str, ...] = ()
-    said = f"{service.base_url} accepts the key ({origin})"
+    said = f"{service.base_url} accepts the API key ({origin})"
     if me is None:
         said += " and implements the older API contract (seed)."
     else:
@@ -216,7 +216,7 @@ def _key_finding(
             said, names = f"{said} for the organization {name!r}", (name,)
         if kind not in ("", _PARTNER):  # new types can appear, and the service rejects wrong ones
             said += f", which has the type {kind!r}."
-            advice = f"The API is for {_PARTNER} organizations. If reads fail, ask Octogen."
+            advice = f"The API is for organizations of type {_PARTNER}. If reads fail, ask Octogen."
             return Finding("Octogen key", "warning", said, advice, names=names)
         said += " and implements the current API contract."
     if origin == DEPRECATED_KEY_VARIABLE:
@@ -257,16 +257,16 @@ def _spending_finding(spending: Spending) -> Finding:
         "lookup"
     )
     if spending.budget_usd is None:
-        advice = "To limit what a run can spend, set budget_usd."
+        advice = "To limit the cost of a run, set budget_usd."
         return Finding(subject, "ok", f"{prices}; no budget.", advice)
     pages = f" ({int(spending.budget_usd / page):,} pages)" if page else ""
     return Finding(subject, "ok", f"{prices}; budget per run: {usd(spending.budget_usd)}{pages}.")
 
 
 def _snapshot_findings(io_manager: ParquetSnapshotIOManager | None) -> Check:
-    """Write, publish, read back and delete a small file in the way snapshots are stored.
+    """Write, publish, read and delete a small file in the same way as a snapshot.
 
-    Then remove folders that this created.
+    Then remove the folders that were created for the file.
     """
     if io_manager is None:
         yield not_given("Snapshots", "io_manager")
@@ -282,42 +282,45 @@ def _snapshot_findings(io_manager: ParquetSnapshotIOManager | None) -> Check:
             is_read = store.count_rows(key) == rows
         finally:
             store.delete([key])
-    said = f"wrote, published, read back and deleted a file in {store.base_dir}."
+    said = f"a test file was written, published, read and deleted in {store.base_dir}."
     if is_read:
         yield Finding("Snapshots", "ok", said)
         yield from _waiting_findings(store)
         return
-    said = f"a file written to {store.base_dir} was read back with different rows."
-    yield Finding("Snapshots", "failed", said, "Report this with the object store's type.")
+    said = f"a test file in {store.base_dir} has a different number of rows when it is read."
+    yield Finding("Snapshots", "failed", said, "Report this, and include the object store's type.")
 
 
 def _waiting_findings(store: Store) -> Check:
-    """Warn about histories that no longer read snapshots.
+    """Warn about histories that have stopped reading snapshots.
 
-    The store keeps the snapshots until they are read.
+    The store keeps replaced snapshots until the history has read them.
     """
     for history, readers in sorted(neglected(store).items()):
         number = count(sum(len(each.waiting) for each in readers), "snapshot")
         yield Finding(
             "Snapshots",
             "warning",
-            f"the history {history} still has {number} to read in {store.base_dir}.",
-            "Materialize the history. If it no longer exists, delete "
+            f"the history {history} has not read {number} in {store.base_dir}.",
+            "Materialize the history. If the history no longer exists, delete the folder "
             f"{store.uri(readers[0].folder)}"
-            f"{f' and {len(readers) - 1:,} others with that name' if len(readers) > 1 else ''}.",
+            f"{f' and {len(readers) - 1:,} more with this name' if len(readers) > 1 else ''}.",
         )
 
 
 def _table_findings(destination: TableDestination) -> Check:
     target = destination.resolved()
     target.try_out()
-    said = f"{target.place}: created and dropped a table in the schema {target.default_schema}."
+    said = (
+        f"{target.place}: a test table was created and dropped in the schema "
+        f"{target.default_schema}."
+    )
     yield Finding(f"Tables ({destination.pool})", "ok", said)
 
 
 @contextlib.contextmanager
 def _without_new_folders(store: Store, key: str) -> Iterator[None]:
-    """After the block, remove the folders that were created for a local file if they are empty."""
+    """After the block, remove empty folders that were created for a local file."""
     parents = Path(store.uri(key)).parents if store.is_local else ()
     new = [folder for folder in parents if not folder.exists()]
     try:

@@ -1,4 +1,4 @@
-"""Finding and Diagnosis, and the function that runs checks and yields their findings."""
+"""The classes Finding and Diagnosis, and the function that runs checks concurrently."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Finding:
     names: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the finding as JSON values."""
+        """Return the finding as a dictionary of JSON values."""
         values = dataclasses.asdict(self)
         del values["names"]
         return values
@@ -72,7 +72,7 @@ Check: TypeAlias = Generator[Finding, None, None]
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """The findings from all checks. `str()` returns one line per finding.
+    """The findings from all checks. As a string, it has one line for each finding.
 
     Attributes:
         findings: The findings, ordered by subject.
@@ -82,11 +82,11 @@ class Diagnosis:
 
     @property
     def ok(self) -> bool:
-        """True if no check failed or is blocked; warnings are allowed."""
+        """True if no finding has the status "failed" or "blocked"."""
         return all(finding.status not in ("failed", "blocked") for finding in self.findings)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the diagnosis as JSON values."""
+        """Return the diagnosis as a dictionary of JSON values."""
         return {"ok": self.ok, "findings": [each.as_dict() for each in self.findings]}
 
     def __str__(self) -> str:
@@ -94,21 +94,22 @@ class Diagnosis:
 
 
 def not_given(subject: str, resource: str) -> Finding:
-    said = f"no resource `{resource}` to check."
+    said = f"not checked, because there is no resource `{resource}`."
     return Finding(subject, "skipped", said, missing=resource)
 
 
 def anonymous(check: str, finding: Finding) -> Finding:
     """Return a copy of a finding that is safe to share.
 
-    `check` is the key of the check that yielded it. Findings about the service keep their message,
-    with `names` removed. All other findings keep only their status, because their messages mention
-    folders, projects, principals and tables.
+    `check` is the key of the check that yielded the finding. Findings about the service keep their
+    message, but `names` are removed from it. All other findings keep only their status, because
+    their messages contain folders, projects, principals and tables.
     """
     names, finding = finding.names, replace(finding, details="", names=())
     if not check.startswith(_SERVICE_CHECKS) and not finding.missing:
         subject = finding.subject.partition(" (")[0]  # drops the resource or pool name
-        return replace(finding, subject=subject, message="for more, add --details.", advice="")
+        text = "for more information, add --details."
+        return replace(finding, subject=subject, message=text, advice="")
     for name in sorted(names, key=len, reverse=True):
         finding = replace(
             finding,
@@ -136,7 +137,7 @@ def resolved(resource: _Resource) -> _Resource:
 def run_checks(
     checks: Mapping[str, Callable[[], Check]], timeout: float
 ) -> Iterator[tuple[str, Finding]]:
-    """Run checks concurrently. Yield findings as they arrive, each with the key of its check.
+    """Run checks concurrently, and yield each new finding with the key of its check.
 
     Findings that arrived before a failure or timeout are kept. After a timeout, a check ends as
     soon as its current step ends. If a check fails, its key is the subject of the finding.
@@ -181,7 +182,7 @@ def guarded(
             subject,
             "failed",
             f"the check itself failed with {type(error).__name__}.",
-            f"Report this with the traceback, which the logger {__name__} emits at level DEBUG.",
+            f"Report this with the traceback. The logger {__name__} logs it at level DEBUG.",
         )
     return None
 

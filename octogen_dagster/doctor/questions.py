@@ -34,13 +34,12 @@ from octogen_dagster.errors import (
 )
 
 _MAX_PAGES = 5
-"""Size of the largest catalog whose products are counted, in pages."""
+"""Maximum size of a catalog whose products are counted, in pages."""
 _WALKED_PAGES = 3  # a cursor loop can begin after the second page
 _BRANDS = 3
 _MIN_AGE_SECONDS = 60
 _ALWAYS_SENT = ("title", "brand", "currentPrice", "images", "updatedAt")
-"""Nullable fields. On a full page, each of these fields must have a value in at least one product.
-"""
+"""Nullable fields that must have a value in at least one product on a full page."""
 _KEYWORDS = "dress"
 _REFUSED_CURSOR = (400, 404, 410, 422)
 
@@ -69,14 +68,14 @@ def _question(
 
 @_question("rate limit", "`reserved_percent` and `concurrency`, docs/searches.md")
 def _rate_limit(service: Service) -> Seen:
-    """Each response reports the rate limit and the remaining requests, if the limiter is on."""
+    """If rate limiting is on, each response reports the rate limit and the remaining requests."""
     path = "/me" if service.generation == "current" else "/catalogs"
     flow = request_flow(service.client.service, "GET", path, "The rate limit")
     response = service.client.run(flow)
     names = ("x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset")
     values = [response.headers.get(name) for name in names]
     if values == [None] * 3 and service.me is not None and service.me.rate_limit is None:
-        return Seen(True, "no rate limit headers, and /me reports that rate limiting is off.")
+        return Seen(True, "/me reports that rate limiting is off, so there are no headers.")
     if not all(value and value.isascii() and value.isdigit() for value in values):
         missing = ", ".join(n for n, v in zip(names, values, strict=True) if not v)
         return Seen(False, f"headers missing: {missing}." if missing else f"headers: {values}.")
@@ -96,7 +95,7 @@ def _indexed_at(service: Service) -> Seen:
     now = {each.catalog: each.indexed_at for each in service.read_catalogs()}
     times = [each for each in now.values() if each]
     if isinstance(service.service.catalog_source, NamedCatalogs):
-        raise NotAskedError("NamedCatalogs do not request index times.")
+        raise NotAskedError("the catalog source NamedCatalogs does not request index times.")
     if not times:
         return Seen(False, "the service reports no index times.")
     moved = [key for key in before.keys() & now.keys() if before[key] != now[key]]
@@ -106,8 +105,8 @@ def _indexed_at(service: Service) -> Seen:
     present = datetime.now(UTC)
     if not moved and all((present - each).total_seconds() < _MIN_AGE_SECONDS for each in times):
         said = (
-            "every index time is less than a minute old, so it might be the time of the "
-            "request. Run again later."
+            "all index times are less than a minute old, so they might be the time of the "
+            "request. Run the command again later."
         )
         return Seen(False, said)
     return Seen(not moved, said, ", ".join(sorted(moved)))
@@ -119,13 +118,13 @@ def _counts(service: Service) -> Seen:
     service.require_current()
     count, catalog = service.count(), service.require_catalog().catalog
     counted = service.client.count_products(SearchFilters(), [catalog])
-    said = f"{counted:,} products across all categories, {count:,} in the catalog."
+    said = f"all categories together have {counted:,} products; the catalog has {count:,}."
     return Seen(counted <= count, said, catalog)
 
 
 @_question("fields of a page", "columns, docs/snapshots.md; please report it", walk=1)
 def _page_fields(service: Service) -> Seen:
-    """A page has the documented fields with the documented types; new fields are allowed."""
+    """A page has the documented fields and types. New fields are allowed."""
     page = service.walk(1)[0]
     new = sorted(
         {name for item in page.items for name in item.model_extra or ()}
@@ -150,7 +149,7 @@ def _pages_of_catalog(service: Service) -> int:
     pages = max(1, -(-service.count() // PAGE_SIZE))
     if pages > _MAX_PAGES:
         raise NotAskedError(
-            f"the smallest catalog has {service.count():,} products, more than the limit of "
+            f"the smallest catalog has {service.count():,} products, which exceeds the limit of "
             f"{_MAX_PAGES * PAGE_SIZE}. Pass a smaller shop."
         )
     return pages
@@ -169,7 +168,7 @@ def _count(service: Service) -> Seen:
     count, catalog = service.count(), service.require_catalog().catalog
     rows, has_more = len({uuid for page in pages for uuid in page.uuids}), pages[-1].next_cursor
     if rows < count and has_more:
-        raise NotAskedError(f"{len(pages)} pages have {rows:,} of {count:,} products.")
+        raise NotAskedError(f"{len(pages)} pages contain only {rows:,} of {count:,} products.")
     said = f"{'at least ' if has_more else ''}{rows:,} rows for a count of {count:,}"
     if rows < count:
         return Seen(False, f"{said}: the search lists fewer products.", catalog)
@@ -183,15 +182,17 @@ def _next_page(service: Service) -> Seen:
     """Pages repeat only a few products from earlier pages, and no cursor occurs twice."""
     first, *later = service.walk(_WALKED_PAGES)
     if not later:
-        raise NotAskedError("the search has one page.")
+        raise NotAskedError("the search has only one page.")
     cursors, before, repeats = {first.next_cursor}, set(first.uuids), 0
     for number, page in enumerate(later, 2):
         if page.next_cursor in cursors:
-            return Seen(False, f"page {number} has the cursor of an earlier page: a loop.")
+            return Seen(
+                False, f"page {number} has the cursor of an earlier page, which causes a loop."
+            )
         repeated = len(before & set(page.uuids))
         if repeated >= max(1, len(page.items)) / 2:
-            said = f"{repeated} of its {len(page.items)} products were on an earlier page."
-            return Seen(False, f"page {number}: {said}")
+            said = f"page {number} has {len(page.items)} products, and {repeated} of them were on "
+            return Seen(False, f"{said}an earlier page.")
         cursors.add(page.next_cursor)
         before.update(page.uuids)
         repeats += repeated
@@ -204,18 +205,18 @@ def _page_size(service: Service) -> Seen:
     sizes = [(len(page.items), page.next_cursor) for page in service.walk(1)]
     odd = [size for size, has_next in sizes if size > PAGE_SIZE or (has_next and size < PAGE_SIZE)]
     if odd:
-        return Seen(False, f"{PAGE_SIZE} products requested, {odd[0]:,} returned.")
-    return Seen(True, f"each page returned {PAGE_SIZE} products, or was the last page.")
+        return Seen(False, f"the page has {odd[0]:,} products instead of {PAGE_SIZE}.")
+    return Seen(True, f"each page has {PAGE_SIZE} products, except for the last page.")
 
 
 @_question("catalog of products", "the column `catalog_key`; please report it", walk=1)
 def _catalog_of_products(service: Service) -> Seen:
-    """Each product belongs to the searched catalog and names it."""
+    """Each product belongs to the searched catalog and has its key in `catalogKey`."""
     service.require_current()
     catalog, items = service.require_catalog().catalog, service.items()
     named = [item.catalog_key for item in items if item.catalog_key]
     if not named:
-        return Seen(None, "no product names its catalog.")
+        return Seen(None, "no product has a catalogKey.")
     others = {key for key in named if key != catalog}
     number = sum(key in others for key in named)
     said = f"{number:,} of {len(items):,} products belong to another catalog."
@@ -240,7 +241,7 @@ def _brands_and_prices(service: Service) -> Seen:
 
 @_question("made-up cursor", "resumed reads; please report it", walk=1, pages=1)
 def _made_up_cursor(service: Service) -> Seen:
-    """The service answers an unknown cursor with page 1, not with an error."""
+    """For an unknown cursor, the service returns page 1 and not an error."""
     first = service.walk(1)[0]
     cursor = f"octogen-doctor-{secrets.token_hex(8)}"
     try:
@@ -252,7 +253,7 @@ def _made_up_cursor(service: Service) -> Seen:
     same = len(set(first.uuids).intersection(page.uuids))
     is_first = same >= len(first.items) / 2
     service.after_made_up_cursor = page, is_first
-    return Seen(is_first, f"{same} of its {len(page.items)} products are on page 1.")
+    return Seen(is_first, f"{same} of {len(page.items)} returned products are on page 1.")
 
 
 @_question("repeated first page", "reads without an index time; please report it", walk=1)
@@ -266,13 +267,13 @@ def _repeated_page(service: Service) -> Seen:
         if not is_first:
             raise NotAskedError("the made-up cursor returned another page.")
     same = sum(a == b for a, b in zip(first.uuids, again.uuids, strict=False))
-    said = f"{same} of {len(first.items)} products in the same position."
+    said = f"{same} of {len(first.items)} products are in the same position."
     return Seen(first.uuids == again.uuids, said)
 
 
 @_question("unknown catalog", "protection from empty snapshots, docs/catalogs.md", pages=1)
 def _unknown_catalog(service: Service) -> Seen:
-    """An unknown catalog key returns no products, or status 404 in the older contract."""
+    """A search in an unknown catalog returns no products, or status 404 in the older contract."""
     unknown = f"octogen-doctor-{secrets.token_hex(8)}"
     try:
         page = service.search(catalog=unknown, limit=1)
@@ -293,14 +294,15 @@ def _known_product(service: Service) -> Seen:
     try:
         found = service.client.lookup_product(item.product_url)
     except OctogenNotFoundError:
-        return Seen(False, "status 404 for the URL of a listed product.")
+        return Seen(False, "the lookup of a listed product returned status 404.")
     if found.source not in (None, "indexed"):
-        return Seen(False, f"a product with the source {found.source!r} instead of 'indexed'.")
+        return Seen(False, f"the product has the source {found.source!r} instead of 'indexed'.")
     if found.product.uuid == item.uuid:
-        return Seen(True, "the listed product.")
-    # Several catalogs can list the same page, each with its own product.
+        return Seen(True, "the lookup returned the listed product.")
+    # Several catalogs can list the same page as different products.
     is_elsewhere = found.catalog_key not in (None, item.catalog_key or service.only_catalog)
-    said = "another catalog's product with this URL." if is_elsewhere else "another product."
+    said = "the lookup returned another product"
+    said += " with the same URL from another catalog." if is_elsewhere else "."
     return Seen(is_elsewhere, said, item.product_url)
 
 
@@ -312,8 +314,9 @@ def _unknown_product(service: Service) -> Seen:
     try:
         found = service.client.lookup_product(url)
     except OctogenNotFoundError:
-        return Seen(True, "status 404, free of charge.")
-    return Seen(False, f"a product with the source {found.source!r}, and a charge for the lookup.")
+        return Seen(True, "the lookup returned status 404 free of charge.")
+    said = f"the lookup returned a product with the source {found.source!r} and was charged."
+    return Seen(False, said)
 
 
 @_question("keywords as written", "`understand`, docs/searches.md", pages=1)
@@ -337,7 +340,7 @@ def _as_written(service: Service) -> Seen:
 
 
 def _pages_of_split(service: Service) -> int:
-    """Return the maximum pages for a catalog in two parts; each can end with a partial page."""
+    """Return the maximum number of pages in two parts of a catalog, with two partial pages."""
     try:
         return 1 + _pages_of_catalog(service)
     except NotAskedError:
@@ -350,7 +353,10 @@ def _pages_of_split(service: Service) -> int:
     lambda service: Charged(walk=1, pages=_pages_of_split(service)),
 )
 def _brand_split(service: Service) -> Seen:
-    """Searching with and without the same brands splits a catalog into two disjoint parts."""
+    """A search for some brands and a search that excludes them return disjoint parts of a catalog.
+
+    Each product is in one of the parts.
+    """
     service.require_current()
     most = _pages_of_split(service)
     service.require_money(2)
@@ -381,7 +387,7 @@ def _brand_split(service: Service) -> Seen:
 
 @_question("without a key", "nothing in this package, which always sends a key")
 def _without_a_key(service: Service) -> Seen:
-    """A search without an API key is rejected or uses the trial that Octogen documents."""
+    """A search without an API key is rejected, or is allowed as the documented trial."""
     import httpx
 
     from octogen_dagster.api.service import HEADERS
@@ -397,11 +403,9 @@ def _without_a_key(service: Service) -> Seen:
             parsed_page(Response(status, dict(response.headers), response.content), "The trial")
         except OctogenResponseError as error:
             return Seen(False, "status 200 without a search page.", str(error))
-        return Seen(True, "the trial without a key is available (200).")
+        return Seen(True, "a search without a key is allowed as a trial (200).")
     if status == httpx.codes.TOO_MANY_REQUESTS:
-        return Seen(
-            True, "the trial without a key is available, but today's requests are used up (429)."
-        )
+        return Seen(True, "the trial allows searches without a key, but today's are used up (429).")
     is_rejected = status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
     said = f"a search without a key is rejected ({status})." if is_rejected else f"status {status}."
     return Seen(is_rejected, said)
@@ -420,7 +424,7 @@ def _url_lists(service: Service) -> Seen:
 
 def _charged_later(service: Service) -> Charged:
     if not service.before:
-        raise NotAskedError("it needs an earlier report. Pass --compare.")
+        raise NotAskedError("it requires an earlier report. Pass --compare.")
     return Charged(walk=1)
 
 
@@ -445,11 +449,11 @@ def _time_moves(service: Service) -> Seen:
     if not (now["indexed_at"] and before["indexed_at"]):
         raise NotAskedError("the service reports no index time for the catalog.")
     if now["indexed_at"] == before["indexed_at"]:
-        return Seen(True, f"unchanged since {before['at']}.")
+        return Seen(True, f"the index time has not changed since {before['at']}.")
     if now["content"] != before["content"]:
-        return Seen(True, f"changed since {before['at']}, and so did the first page.")
-    said = f"changed since {before['at']}, but every field on the first page is the same."
-    return Seen(None, said)
+        return Seen(True, f"the index time and the first page have changed since {before['at']}.")
+    said = f"the index time has changed since {before['at']}, but every field on the first page is "
+    return Seen(None, f"{said}the same.")
 
 
 @_question("first page, later", "resumed reads; please report it", _charged_later)
@@ -462,7 +466,7 @@ def _order_stays(service: Service) -> Seen:
     if now["products"] == before["products"]:
         return Seen(True, f"{said}.")
     if not now["indexed_at"]:
-        return Seen(None, f"{said}; it is unknown whether the catalog was indexed since then.")
+        return Seen(None, f"{said}. The catalog might have been indexed since then.")
     is_indexed = now["indexed_at"] != before["indexed_at"]
     when = "was indexed since then" if is_indexed else "was not indexed since then"
     return Seen(is_indexed, f"{said}; the catalog {when}.")

@@ -23,17 +23,17 @@ from octogen_dagster.sharing.names import checked_project
 from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
 
 Resources = dict[str, dict[str, Any]]
-"""Resources by `diagnose` argument, and then by resource name."""
+"""The resources for each argument of `diagnose`, by resource key."""
 
 
 @dg.definitions
 def _lazy() -> dg.Definitions:
-    """An example of what `@dagster.definitions` returns, a class that Dagster does not export."""
+    """An instance of the class that `@dagster.definitions` returns. Dagster does not export it."""
     return dg.Definitions()
 
 
 def project_resources(folder: Path, module: str) -> tuple[Resources, Finding]:
-    """Load a project's definitions and return their resources, along with a finding."""
+    """Load a project's definitions. Return their resources, and a finding about the project."""
     sys.path[:0] = [str(folder), str(folder / "src")]
     try:
         loaded = vars(importlib.import_module(module)).values()
@@ -45,7 +45,7 @@ def project_resources(folder: Path, module: str) -> tuple[Resources, Finding]:
         destinations = _destinations(definitions)
     except Exception as error:  # raised by the project's code, so its text can contain a secret
         kind = type(error).__name__
-        said = f"{module} cannot be loaded ({kind}). For the reason, run `dg check defs`."
+        said = f"{module} cannot be loaded ({kind}). To see the reason, run `dg check defs`."
         return {}, Finding("Project", "failed", said)
     found: Resources = {}
     for name, resource in named.items():
@@ -55,25 +55,26 @@ def project_resources(folder: Path, module: str) -> tuple[Resources, Finding]:
     found |= {"tables": destinations} if destinations else {}
     if not names:
         said = (
-            f"{module} has no octogen-dagster resources, so the doctor checks the environment "
-            "variables instead."
+            f"{module} has no octogen-dagster resources, so the doctor uses environment variables "
+            "instead."
         )
         return {}, Finding("Project", "skipped", said)
     *most, last = names
-    said = f"{module} has {', '.join(most)}{' and ' if most else ''}{last}."
+    noun = "resources" if most else "resource"
+    said = f"{module} has the {noun} {', '.join(most)}{' and ' if most else ''}{last}."
     return found, Finding("Project", "ok", said)
 
 
 def home_findings() -> list[Finding]:
-    """Warn if Dagster has no folder that lasts longer than a command."""
+    """Warn if DAGSTER_HOME is not set."""
     if os.environ.get("DAGSTER_HOME"):
         return []
-    said = "DAGSTER_HOME is not set, so Dagster forgets partitions and runs when a command ends."
-    return [Finding("Dagster home", "warning", said, "Set it to an existing folder in `.env`.")]
+    said = "DAGSTER_HOME is not set, so Dagster loses partitions and runs when a command ends."
+    return [Finding("Dagster home", "warning", said, "In `.env`, set it to an existing folder.")]
 
 
 def _destinations(definitions: Sequence[dg.Definitions]) -> dict[str, Any]:
-    """Return the table destinations that the definitions use, by pool."""
+    """Return the table destinations in the definitions, as a mapping from pool to destination."""
     if "octogen_dagster.tables.asset" not in sys.modules:
         return {}
     from octogen_dagster.tables.asset import DESTINATIONS
@@ -89,7 +90,7 @@ def _destinations(definitions: Sequence[dg.Definitions]) -> dict[str, Any]:
 
 
 def _argument(name: str, resource: object) -> str | None:
-    """Return the `diagnose` argument for a resource."""
+    """Return the argument of `diagnose` to which a resource belongs, or None."""
     kinds: dict[type, str] = {
         OctogenResource: "octogen",
         ParquetSnapshotIOManager: "io_manager",
@@ -109,7 +110,7 @@ def environment_resources(
     project: str | None = None,
     principal: str | None = None,
 ) -> Resources:
-    """Return the resources from settings and the environment."""
+    """Build the resources from settings. Other values are read from environment variables."""
     source = ShopCatalogs(hosts) if hosts else GrantedCatalogs()
     resources: dict[str, Any] = {"octogen": OctogenResource(catalog_source=source)}
     if base_dir:

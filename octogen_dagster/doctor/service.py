@@ -1,4 +1,4 @@
-"""Service: the service under test, with responses that several questions use."""
+"""The class Service: the service under test, and the responses that the questions share."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ QUESTION_TIMEOUT = 30.0
 
 Requests time out earlier, so that their errors are reported.
 """
-_NO_SHOP = "it needs a shop. Pass --host."
+_NO_SHOP = "it requires a shop. Pass --host."
 _Value = TypeVar("_Value")
 _MODELS: dict[str, Any] = {
     "/me": MeResponse,
@@ -59,11 +59,11 @@ _MODELS: dict[str, Any] = {
 
 
 class NotAskedError(Exception):
-    """Raised if a question cannot be asked. The message gives the reason and the remedy."""
+    """Raised if a question is skipped. The message contains the reason and the remedy."""
 
 
 class Evidence(TypedDict):
-    """Data from a run's responses, for comparison by a later run.
+    """Data from a run's responses, with which a later run compares its responses.
 
     It contains hashes instead of catalog or product names.
     """
@@ -96,7 +96,7 @@ class _WatchedClient(BlockingClient):
 
 
 class Service:
-    """The service under test, with its earlier responses, which all questions share.
+    """The service under test. All questions share its responses.
 
     All questions use one catalog: the catalog from the earlier run whose evidence is in `before`,
     or the smallest catalog that has products.
@@ -115,16 +115,16 @@ class Service:
         self.reported: set[Exception] = set()
 
     def look(self) -> None:
-        """List the catalogs, which is free, to plan the questions.
+        """List the catalogs before the questions are planned. The list is free of charge.
 
-        Failures are reported by the questions.
+        A failure is reported later, by the first question that uses the list.
         """
         with contextlib.suppress(Exception), self.connected():
             self.catalogs()
 
     @contextlib.contextmanager
     def connected(self) -> Iterator[None]:
-        """Connect for a single question, so that a question that hangs cannot block the next."""
+        """Open a connection for one question. If a question hangs, it cannot block the next one."""
         within = self.service.within(0.9 * QUESTION_TIMEOUT)
         with _WatchedClient(within, self.mistyped) as self.client:
             yield
@@ -143,19 +143,20 @@ class Service:
                 self._failures[name] = error
         if failure := self._failures.get(name):
             if failure in self.reported:
-                raise NotAskedError(f"it needs {name}, but that request failed.")
+                raise NotAskedError(f"it requires {name}, but this request failed.")
             self.reported.add(failure)
             raise failure
         found: _Value = self._found[name]
         return found
 
     def require_money(self, pages: int) -> None:
-        """Raise `NotAskedError` if this many pages would exceed the remaining budget."""
+        """Raise `NotAskedError` if the cost of the pages exceeds the remaining budget."""
         spending = self.service.spending
         cost, left = pages * dollars(spending.prices.search_page_usd), spending.left_usd
         if left is not None and cost > left:
             raise NotAskedError(
-                f"it can cost {usd(cost)}, but --max-usd leaves {usd(left)}. Raise the limit."
+                f"it can cost {usd(cost)}, but only {usd(left)} of --max-usd is left. Raise the "
+                "limit."
             )
 
     def search(self, **arguments: Any) -> MerchantProductListPage:
@@ -201,14 +202,14 @@ class Service:
 
     def require_current(self) -> None:
         if self.generation == "seed":
-            raise NotAskedError("the older API contract does not support it.")
+            raise NotAskedError("it requires the current API contract.")
 
     def catalogs(self) -> Sequence[CatalogState]:
-        """Return the catalogs from the first time they were listed."""
+        """Return the catalogs. Only the first call requests the list from the service."""
         return self._once("the list of catalogs", self.read_catalogs)
 
     def read_catalogs(self) -> Sequence[CatalogState]:
-        """List the catalogs now."""
+        """Request the list of catalogs from the service."""
         if self.has_no_list:
             raise NotAskedError(_NO_SHOP)
         return fetch_catalogs(self.client, self.service.catalog_source).catalogs
@@ -264,7 +265,7 @@ class Service:
         return [item for page in self.walk(1) for item in page.items]
 
     def evidence(self) -> Evidence | None:
-        """Return the data for a later comparison, or None if no page was read."""
+        """Return data with which a later run can compare, or None if no page was read."""
         if not self.pages:
             return None
         rows = [item.model_dump_json() for item in self.pages[0].items]

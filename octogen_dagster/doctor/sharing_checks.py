@@ -43,16 +43,16 @@ _MAX_LISTINGS = 100
 _MAX_NAMES = 3
 _MAX_FAILURES = 3  # unreadable listings mostly share one cause
 _GRANT = (
-    "Octogen grants roles/analyticshub.subscriber on the listing to the registered principal "
-    "within minutes. If the grant does not arrive, check that these Google credentials belong to "
-    "that principal."
+    "Within minutes, Octogen grants roles/analyticshub.subscriber on the listing to the registered "
+    "principal. If you do not receive this role, check that the Google credentials belong to the "
+    "principal."
 )
 _ELSEWHERE = "Linked datasets and queries might use the wrong location. Please report this."
 _RESTRICTED = (
-    "Google rejects copies and exports from the linked dataset. With restrict_query_result, linked "
-    "snapshots are not possible; query the dataset in BigQuery."
+    "Google rejects copies and exports from the linked dataset. If restrict_query_result is set, "
+    "linked snapshots are not possible. Query the dataset in BigQuery instead."
 )
-_SESSION = "The login is tied to the user's session and ends when they sign out of the platform."
+_SESSION = "The login ends when the user's session on Octogen's platform ends."
 _PROJECT_PERMISSIONS = {
     "bigquery.datasets.create": "roles/bigquery.user",
     "bigquery.datasets.get": "roles/bigquery.user",
@@ -61,7 +61,7 @@ _PROJECT_PERMISSIONS = {
 }
 """The project permissions that subscriptions and queries require.
 
-The values are roles that grant them.
+The values are roles that grant these permissions.
 """
 _KINDS = {
     "google.oauth2.service_account": "a service account key file",
@@ -77,14 +77,13 @@ def credentials_findings(
     control_plane: OctogenControlPlaneResource | None,
     seconds: float,
 ) -> Check:
-    """Report the Google credentials and their permissions, and whether Octogen shares data with
-    them.
-    """
+    """Report the Google credentials, their permissions and whether they match the principal."""
     if analytics_hub is None:
         return
     subject, hub = "Google credentials", resolved(analytics_hub)
     if hub.endpoint or os.environ.get(EMULATOR_VARIABLE):
-        yield Finding(subject, "skipped", "a local Analytics Hub emulator needs no credentials.")
+        said = "a local Analytics Hub emulator does not require credentials."
+        yield Finding(subject, "skipped", said)
         return
     with translate_google_errors(ANALYTICS_HUB, f"Project {hub.project}"):
         credentials = load_credentials(hub.credentials())
@@ -98,8 +97,8 @@ def credentials_findings(
     registered = principal.partition(":")[2]
     if account and registered and account != registered:
         advice = (
-            f"Octogen shares with {principal}. Use the credentials of that principal, or "
-            "register this account."
+            f"Octogen shares data with {principal}. Use the credentials of that principal, or "
+            "register this account as a subscriber."
         )
         yield Finding(subject, "warning", said, advice)
     else:
@@ -178,9 +177,9 @@ def _refresh_token_findings(login: dict[str, Any]) -> Check:
         yield Finding(
             "MCP login",
             "warning",
-            "the refresh token is in OCTOGEN_MCP_REFRESH_TOKEN, so its replacement is lost when "
-            "the process ends.",
-            "Store it in a file with `octogen-dagster login`.",
+            "OCTOGEN_MCP_REFRESH_TOKEN contains the refresh token, so replacement tokens are lost "
+            "when the process ends.",
+            "To store the tokens in a file, run `octogen-dagster login`.",
         )
         return
     token = LoginPlaces.at(place).refresh_token
@@ -211,13 +210,13 @@ def _subscriber_findings(octogen: OctogenMCP, project: str | None, principal: st
     name = f"{principal} in project {project}" if project else principal
     if not mine:
         advice = (
-            "Run `octogen-dagster bq autosubscribe --apply`, or materialize a linked dataset with "
-            "control_plane=True."
+            "Run `octogen-dagster bq autosubscribe --apply`, or materialize the linked-datasets "
+            "asset, built with control_plane=True."
         )
         yield Finding(subject, "warning", f"{name} is not registered.", advice)
     elif not any(each.is_enabled for each in mine):
         said = f"{name} is registered, but {mine[0].desired_state}."
-        yield Finding(subject, "failed", said, "Ask Octogen to enable it.")
+        yield Finding(subject, "failed", said, "Ask Octogen to enable the subscriber.")
     else:
         yield Finding(subject, "ok", f"{name} is registered.")
 
@@ -245,7 +244,7 @@ def analytics_hub_findings(
             if location and location.casefold() != listing.location.casefold():
                 elsewhere.append(f"{name} ({location})")
     if elsewhere:
-        said = f"Octogen reports a different location than the listing name for {_names(elsewhere)}"
+        said = f"Octogen's location differs from the location in the name for {_names(elsewhere)}"
         yield Finding("Listings", "failed", said, _ELSEWHERE)
     with resource.hub(seconds, within=within) as hub:
         subscriptions: list[Subscription] = []
@@ -300,9 +299,9 @@ def _listing_findings(
         yield Finding("Listings", "warning", said, _GRANT)
     yield from _restriction_findings(hub, listings[:checked])
     if not listings:
-        yield Finding("Listings", "skipped", "nothing to check, because Octogen's MCP listed none.")
+        yield Finding("Listings", "skipped", "Octogen's MCP server returned no listings.")
     if left := len(listings) - checked:
-        yield Finding("Listings", "skipped", f"not checked: {left:,} more.")
+        yield Finding("Listings", "skipped", f"not checked: {count(left, 'more listing')}.")
     return tables
 
 
@@ -331,7 +330,7 @@ def _names(names: Sequence[str]) -> str:
 
 
 def query_findings(bigquery: Any, tables: Sequence[str], seconds: float) -> Check:
-    """Check with a dry run, which is free, that queries can run."""
+    """Check that queries can run. The check is a dry run, which is free of charge."""
     if bigquery is None:
         yield not_given("Queries", "bigquery")
         return
@@ -343,5 +342,5 @@ def query_findings(bigquery: Any, tables: Sequence[str], seconds: float) -> Chec
         yield Finding(
             "Queries",
             "ok",
-            f"`{sql}` can run in project {client.project} and would read {size:,} bytes.",
+            f"the query `{sql}` can run in project {client.project} and would read {size:,} bytes.",
         )

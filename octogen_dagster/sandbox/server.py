@@ -51,9 +51,9 @@ class Sandbox:
     ```
 
     Products depend only on `seed` and on the number of days that have passed (see `next_day`). They
-    are not stored in memory. They look like real ones: some have no price, rating, brand or image,
-    some brands are spelled differently from their canonical name, and some titles contain quotes
-    and non-ASCII letters. Unknown values are null or absent wherever the contract allows it.
+    are not stored in memory. They look like real products: some have no price, rating, brand or
+    image, some brands are spelled differently from their canonical name, and some titles contain
+    quotes and non-ASCII letters. Unknown values are null or absent wherever the contract allows it.
 
     Keywords, facets, price bounds, paging, the rate limit and errors follow Octogen's contract. For
     example, a search with keywords repeats its first page's products on later pages, and an invalid
@@ -74,7 +74,7 @@ class Sandbox:
         day: The current day. The first day is 1. Starting on a later day is like calling `next_day`
             `day - 1` times.
         api_key: The only API key that is accepted.
-        port: The port on 127.0.0.1; 0 selects a free one.
+        port: The port on 127.0.0.1; 0 selects a free port.
         requests_per_minute: The rate limit. At first, all requests of a minute are available.
         faults: The initial faults.
         credit_usd: The organization's credit in US dollars; None means unlimited. Once spent,

@@ -48,8 +48,8 @@ def test_a_daemon_plays_two_days_and_the_ui_shows_them(tmp_path: Path) -> None:
         assert all(word in printed for word in ("day 1", "day 2", "appeared", "disappeared"))
         table = [line for line in printed.splitlines() if line[:1] in "┏┃┡│└"]
         assert max(map(len, table)) <= 80
-        assert "Day 2: 2 catalogs reindexed and read." in printed
-        assert "3 Analytics Hub listings are linked datasets." in printed, "one is a URL list"
+        assert "Day 2: 2 catalogs were re-indexed and read." in printed
+        assert "3 Analytics Hub listings have linked datasets." in printed, "one is a URL list"
         [failed] = [line for line in printed.splitlines() if "failed" in line]
         assert failed.startswith(
             "1 check failed, on purpose: octogen_products, partition 'northpeak' has bad rows"

@@ -1,1 +1,1 @@
-"""The `octogen-dagster` subcommands, each in the module with its name."""
+"""The subcommands of `octogen-dagster`. Each module has the same name as its subcommand."""

@@ -41,7 +41,9 @@ def bq() -> None:
     "--friendly-name", help="Linked dataset display name.  [default: Octogen <dataset id>]"
 )
 @click.option(
-    "--apply", is_flag=True, help="Create the subscription. Without this flag, only print the plan."
+    "--apply",
+    is_flag=True,
+    help="Create the subscription. Without this flag, the command only prints the plan.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @reporting_errors
@@ -57,8 +59,10 @@ def subscribe(
 ) -> None:
     """Subscribe to one Octogen listing.
 
-    Create a linked BigQuery dataset with Google Application Default Credentials. Exit status: 0
-    subscribed or dry run, 1 failed, 2 bad input, 3 access is not granted yet.
+    The command creates a linked BigQuery dataset. It uses Google Application Default Credentials.
+
+    The exit status is 0 on success or for a dry run, 1 on failure, 2 for bad input and 3 if access
+    has not been granted yet.
     """
     from octogen_dagster.sharing.hub import AnalyticsHub
     from octogen_dagster.sharing.names import plan_subscription
@@ -133,36 +137,38 @@ def _catalog_keys(
     "--mcp-token-command", "Command that prints an access token. It is executed without a shell."
 )
 @mcp_option("--mcp-client-id", "OAuth client id for the refresh token.")
-@mcp_option("--mcp-client-id-file", "File with the OAuth client id.", type=FILE)
+@mcp_option("--mcp-client-id-file", "File that contains the OAuth client id.", type=FILE)
 @mcp_option(
     "--mcp-refresh-token",
-    "Refresh token. Prefer --mcp-refresh-token-file: replacement tokens are stored in that file.",
+    "Refresh token. Prefer --mcp-refresh-token-file, because replacement tokens are then saved.",
 )
 @mcp_option(
     "--mcp-refresh-token-file",
-    "File with the refresh token. Replacement tokens are written to it.",
+    "File that contains the refresh token. Replacement tokens are written to this file.",
     type=FILE,
 )
 @mcp_option(
     "--mcp-token-uri",
-    "Login stored by `octogen-dagster login --token-uri`: s3://..., gs://..., az://... or a path.",
+    "URI (s3://..., gs://... or az://...) or path of the login that `octogen-dagster login "
+    "--token-uri` stored.",
 )
 @mcp_option(
     "--mcp-token-endpoint",
-    "Token endpoint URL.  [default: https://auth.octogen.ai/oauth2/token, or on OCTOGEN_HOST]",
+    "Token endpoint URL.  [default: https://auth.octogen.ai/oauth2/token; OCTOGEN_HOST replaces "
+    "octogen.ai]",
 )
 @mcp_option("--mcp-access-token", "Access token, valid for a few minutes.")
 @click.option(
     "--timeout",
     type=SECONDS,
     default=30.0,
-    help="Time limit for a request to Octogen, in seconds. Refreshing the login can take up to "
-    "120 seconds.",
+    help="Time limit for each request to Octogen, in seconds. Only refreshing the login can take "
+    "longer, up to 120 seconds.",
 )
 @click.option(
     "--apply",
     is_flag=True,
-    help="Register and subscribe. Without this flag, only print the plan.",
+    help="Register and subscribe. Without this flag, the command only prints the plan.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @reporting_errors
@@ -180,14 +186,15 @@ def autosubscribe(
 ) -> None:
     """Subscribe to all listings that Octogen shares with you.
 
-    Register the subscriber if necessary, subscribe to pending listings and ask Octogen to check
-    the subscriptions. The command is safe to repeat, for example from cron.
+    The command registers the subscriber if necessary, subscribes to pending listings and asks
+    Octogen to verify the subscriptions. You can run it repeatedly, for example from cron.
 
-    Google requests use Application Default Credentials. Octogen requests use the first of these
-    logins that is set: the token command, the token URI, the refresh token, the access token, or
-    the files from `octogen-dagster login`.
+    Requests to Google use Application Default Credentials. Requests to Octogen use the first login
+    in this list that is set: token command, token URI, refresh token, access token, files written
+    by `octogen-dagster login`.
 
-    Exit status: 0 done or dry run, 1 failed or a catalog has an error, 2 bad input.
+    The exit status is 0 on success or for a dry run, 1 on failure or if a catalog has an error, and
+    2 for bad input.
     """
     from octogen_dagster.api.credentials import host_mcp_url
     from octogen_dagster.control_plane.token_settings import access_tokens

@@ -29,25 +29,30 @@ from octogen_dagster.cli.options import CONTEXT_SETTINGS, Command
     "--days",
     type=click.IntRange(2),
     default=30,
-    help="Days to simulate. Snapshots of all days except the last two are backdated.",
+    help="Number of days to simulate. Only the last two days run live, and all earlier snapshots "
+    "are backdated.",
 )
 @click.option(
-    "--ui", is_flag=True, help="Open the Dagster UI and keep everything running until Ctrl-C."
+    "--ui",
+    is_flag=True,
+    help="Open the Dagster UI, and keep the demo running until you press Ctrl-C.",
 )
 @click.option(
     "--port",
     type=click.IntRange(1, 65535),
     default=None,
-    help="UI port.  [default: 3000, or a free port if 3000 is in use]",
+    help="Port for the Dagster UI.  [default: 3000, or a free port if 3000 is in use]",
 )
 def demo(folder: Path, ui: bool, port: int | None, **settings: int) -> None:
     """Simulate thirty days of a pipeline with a local sandbox.
 
-    The demo needs no API key and no network. Sensors in a Dagster daemon read the sandbox's
-    catalogs into Parquet files and link its listings. Downstream assets add changes, brands,
-    details, a history and alerts. Products appear and disappear every day. On day 3, a competitor
-    undercuts a price in the price list; on day 5, a competitor undercuts the floor price; and on
-    the last day, a check fails on purpose. An earlier demo in the same folder is replaced.
+    The demo needs no API key and no network. The sensors in a Dagster daemon request runs, which
+    store the sandbox's catalogs in Parquet files and subscribe to its listings. Downstream assets
+    compute changes, brands, details, a history and alerts.
+
+    Products appear and disappear every day. On day 3, a competitor undercuts a price in the price
+    list. On day 5, a competitor undercuts the floor price. On the last day, a check fails on
+    purpose. An earlier demo in the same folder is replaced.
     """
     run_demo = import_from_sandbox_extra("octogen_dagster.demo.run").run_demo
     choose_port = import_from_sandbox_extra("octogen_dagster.demo.processes").ui_port

@@ -66,18 +66,20 @@ _OPTIONS = {
     "--timeout",
     type=SECONDS,
     default=45.0,
-    help="Time limit in seconds for the checks that are free of charge.",
+    help="Time limit for the free checks, in seconds.",
 )
 @click.option(
     "--ask",
     "asks",
     is_flag=True,
-    help="Also send requests to Octogen's service, which are charged.",
+    help="Also test Octogen's service with requests that Octogen charges for.",
 )
-@click.option("--max-usd", default=0.15, help="Spending limit in US dollars.")
+@click.option("--max-usd", default=0.15, help="Spending limit for --ask, in US dollars.")
 @click.option("--yes", is_flag=True, help="Skip the confirmation. Required without a terminal.")
 @click.option(
-    "--compare", type=FILE, help="JSON report of an earlier run with --ask, for comparison."
+    "--compare",
+    type=FILE,
+    help="JSON report from an earlier run with --ask. Its results are compared with this run.",
 )
 @click.option(
     "--details",
@@ -100,19 +102,20 @@ def doctor(
 ) -> None:
     """Check the setup and suggest fixes.
 
-    In a dg project, the resources in the definitions are checked. Options override their values.
-    Without a project, or if a resource is missing, environment variables are used. The API key
-    and the login to Octogen's MCP are read from the environment.
+    In a dg project, the doctor checks the resources in the project's definitions. Options override
+    the values in the definitions. If there is no project, or if a resource is missing, the doctor
+    uses environment variables. The API key and the login to Octogen's MCP are read from the
+    environment.
 
-    The doctor does not run any searches or lookups. It writes a small file beside the snapshots and
-    an empty table to each destination, then removes both. It also uses the refresh token, which
-    Octogen replaces with each use. Nothing else changes.
+    By default, the doctor runs no searches or lookups. It writes a small file to the snapshot store
+    and creates an empty table in each destination, then deletes both. It also exchanges the refresh
+    token, because Octogen replaces this token with each use. The doctor changes nothing else.
 
-    --ask and --compare also test this package's assumptions about Octogen's service. They first
-    show the requests and their cost, and then ask for confirmation.
+    With --ask or --compare, the doctor also tests this package's assumptions about Octogen's
+    service. It first shows the requests and their maximum cost, and then asks for confirmation.
 
-    Exit status: 0 everything works, possibly with warnings; 1 a check failed, is blocked, or was
-    not confirmed; 2 bad input.
+    The exit status is 0 if no check failed (warnings are allowed), 1 if a check failed or was
+    blocked or if you did not confirm, and 2 for bad input.
     """
     from octogen_dagster.doctor.checks import setup_checks
     from octogen_dagster.doctor.findings import Diagnosis, anonymous, resolved, run_checks
@@ -172,7 +175,7 @@ def _spending(prices: Prices, max_usd: float | None) -> Spending:
 def _resources(
     hosts: Sequence[str], settings: dict[str, str | None]
 ) -> tuple[Resources, list[Finding]]:
-    """Return the resources to check, along with findings about the project."""
+    """Return the resources to check, and the findings about the dg project."""
     from octogen_dagster.doctor.resources import (
         environment_resources,
         home_findings,
@@ -206,7 +209,7 @@ def _resources(
 def _answers(
     service: Service, spending: Spending, *, yes: bool, as_json: bool
 ) -> Iterator[Finding]:
-    """Print the questions to the service with their maximum cost, and ask after confirmation."""
+    """Print the questions and their maximum cost. After confirmation, ask them."""
     from octogen_dagster.doctor.asking import ask, planned
     from octogen_dagster.doctor.findings import Finding
     from octogen_dagster.doctor.questions import QUESTIONS
@@ -228,7 +231,7 @@ def _answers(
 
 
 def _evidence_of(report: Path) -> Evidence:
-    """Return the comparison data from the report of an earlier run."""
+    """Read the data for the comparison from an earlier run's JSON report."""
     import msgspec
 
     from octogen_dagster.doctor.service import Evidence
@@ -238,6 +241,6 @@ def _evidence_of(report: Path) -> Evidence:
         return msgspec.convert(evidence, Evidence)
     except (OSError, ValueError, KeyError, TypeError, msgspec.ValidationError) as error:
         raise ValueError(
-            f"--compare: {report} is not a report with a first page ({type(error).__name__}). To "
-            "write one, run `octogen-dagster doctor --ask --json`."
+            f"--compare: {report} does not contain data for a comparison ({type(error).__name__}). "
+            "Pass a report written with `octogen-dagster doctor --ask --json`."
         ) from None

@@ -1,4 +1,4 @@
-"""The command `octogen-dagster estimate`: estimates the cost of a read, free of charge."""
+"""The command `octogen-dagster estimate`: a free estimate of what a read costs."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from octogen_dagster.api.search import SearchFilters
 
 _IS_LOWER_BOUND = (
-    "Products without a category are not counted, so this is a lower bound. For a shop's full "
-    "count, pass --host."
+    "Products without a category are not counted, so this is a lower bound. To count all products "
+    "in a shop, pass --host."
 )
 _IS_NO_BOUND = (
-    "Keywords do not narrow the count, and products without a category are not counted, so the "
-    "read can cost more or less."
+    "The count ignores the keywords and excludes products without a category, so the read can cost "
+    "more or less."
 )
 
 
@@ -34,7 +34,11 @@ _IS_NO_BOUND = (
 @click.option("--host", "hosts", multiple=True, help="Shop host. Can be repeated.")
 @click.option("--q", default=None, help="Search keywords.")
 @click.option(
-    "--facet", "facets", multiple=True, metavar="NAME=VALUE", help="Filter. Can be repeated."
+    "--facet",
+    "facets",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Facet filter, such as gender=female. Can be repeated.",
 )
 @click.option("--price-min", type=float, default=None, help="Lowest current price.")
 @click.option("--price-max", type=float, default=None, help="Highest current price.")
@@ -48,10 +52,13 @@ def estimate(
 ) -> None:
     """Estimate the products, pages, cost and duration of a read.
 
-    Without options, the estimate covers all catalogs. It is free: it runs no search and no lookup.
-    The API key and OCTOGEN_BASE_URL are read from the environment. For a shop, Octogen reports the
-    number of products. For searches and named catalogs, Octogen counts only products with a
-    category, so the estimate is a lower bound. Exit status: 0 estimated, 1 failed, 2 bad input.
+    By default, the estimate covers all catalogs. It is free, because it requires no searches or
+    lookups. The API key and OCTOGEN_BASE_URL are read from the environment.
+
+    With --host, Octogen reports the number of products in each catalog. With --catalog or search
+    filters, Octogen counts only products that have a category, so the estimate is a lower bound.
+
+    The exit status is 0 on success, 1 on failure and 2 for bad input.
     """
     from octogen_dagster.api.blocking import BlockingClient
     from octogen_dagster.api.catalog_sources import CatalogService
@@ -73,14 +80,14 @@ def estimate(
         click.echo(_IS_NO_BOUND if search.has_keywords else _IS_LOWER_BOUND)
     for host, of_host in counted.several.items():
         click.echo(
-            f"{printable(host)} has {len(of_host)} catalogs, one of which might combine many "
-            "shops. To read only some of them, pass their keys: "
+            f"{printable(host)} has {len(of_host)} catalogs, and one of these catalogs might "
+            "combine many shops. To read only some of the catalogs, pass their keys: "
             f"ShopCatalogs(hosts=[{host!r}], catalogs=[{of_host[0].catalog!r}])."
         )
 
 
 def _table(service: CatalogService, counts: Sequence[Count]) -> list[str]:
-    """Return the lines of a table with the counts and their sum, followed by notes."""
+    """Return the lines to print: a row for each count, a row for the total, and notes."""
     from octogen_dagster.api.estimate import estimate_lookups, estimate_pages
     from octogen_dagster.api.search import MAX_PAGE_SIZE
 
@@ -108,12 +115,14 @@ def _table(service: CatalogService, counts: Sequence[Count]) -> list[str]:
         if count.products is None:
             lines.append(f"{count.subject}: the number of products is unknown.")
         elif not count.products:
-            lines.append(f"{count.subject}: no products. Check the spelling and the filters.")
+            lines.append(
+                f"{count.subject}: no products were found. Check the spelling and the filters."
+            )
     return lines
 
 
 def _search(**filters: Any) -> SearchFilters:
-    """Return the search filters, or raise an error that names the options."""
+    """Return the validated search filters. Error messages contain the names of the options."""
     from pydantic import ValidationError
 
     from octogen_dagster.api.search import SearchFilters
@@ -137,11 +146,13 @@ def _option_error(mistake: ErrorDetails) -> str:
 
 
 def _facets(texts: Iterable[str]) -> list[dict[str, Any]]:
-    """Parse NAME=VALUE options into one facet filter for each name."""
+    """Parse `--facet` options. Values for the same name are combined in one facet filter."""
     values: dict[str, list[str]] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not (name and equals and value):
-            raise ValueError(f"--facet {text!r} is not NAME=VALUE. Write it like gender=female.")
+            raise ValueError(
+                f"--facet {text!r} must have the form NAME=VALUE, such as gender=female."
+            )
         values.setdefault(name, []).append(value)
     return [{"name": name, "values": each} for name, each in values.items()]

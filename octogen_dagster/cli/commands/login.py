@@ -47,8 +47,8 @@ _OTHER_LOGINS = (
 )
 @click.option(
     "--authkit-domain",
-    help="Authorization server URL, such as https://auth.octogen.ai. It must match the one "
-    "reported by the MCP server.  [default: from the MCP server]",
+    help="Authorization server URL, such as https://auth.octogen.ai. It must match the URL that "
+    "the MCP server reports.  [default: from the MCP server]",
 )
 @mcp_option(
     "--mcp-client-id-file",
@@ -64,22 +64,22 @@ _OTHER_LOGINS = (
 )
 @mcp_option(
     "--mcp-token-uri",
-    "Where to store the login instead of in local files, for processes without a shared disk. "
-    "Pass the URL (s3://..., gs://... or az://...) or path of the refresh token. The client id "
-    "and redirect URI are stored beside it.",
+    "URI (s3://..., gs://... or az://...) or path under which the refresh token is stored. The "
+    "client id and redirect URI are stored next to it. Use this option instead of local files for "
+    "processes that do not share a disk.",
     synonym="--token-uri",
 )
 @mcp_option(
     "--mcp-redirect-uri-file",
     "File for the client's registered redirect URI.  "
-    "[default: ~/.config/octogen/mcp.redirect-uri, or none with a client id file]",
+    "[default: ~/.config/octogen/mcp.redirect-uri, or no file if a client id file is set]",
     synonym="--redirect-uri-file",
     type=FILE,
 )
 @mcp_option(
     "--mcp-client-id",
     "Registered OAuth client id. Requires --redirect-uri.  "
-    "[default: the last login's client, or a new one]",
+    "[default: the client from the last login, or a new client]",
     synonym="--client-id",
 )
 @mcp_option(
@@ -91,7 +91,7 @@ _OTHER_LOGINS = (
     "--port",
     type=click.IntRange(0, 65535),
     default=8765,
-    help="Port on 127.0.0.1 that receives the redirect; 0 for a free port.",
+    help="Port on 127.0.0.1 that receives the redirect. Use 0 for a free port.",
 )
 @click.option(
     "--scope", default="openid profile email offline_access", help="OAuth scopes to request."
@@ -102,7 +102,9 @@ _OTHER_LOGINS = (
 @click.option(
     "--verify/--no-verify", default=True, help="Test the new refresh token by exchanging it once."
 )
-@click.option("--timeout", type=SECONDS, default=300.0, help="Seconds to wait for the login.")
+@click.option(
+    "--timeout", type=SECONDS, default=300.0, help="Time limit for the login, in seconds."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @reporting_errors
 def login(
@@ -121,9 +123,11 @@ def login(
 ) -> None:
     """Log in to Octogen's MCP in a browser.
 
-    You log in once; `octogen-dagster bq autosubscribe` and Dagster reuse the login. The command
-    registers a public OAuth client and writes its id and a refresh token to files that only you can
-    read. Exit status: 0 logged in, 1 failed, 2 bad input.
+    You only need to log in once. `octogen-dagster bq autosubscribe` and Dagster reuse the login.
+    The command registers a public OAuth client, and stores the client id and a refresh token in
+    files that only you can read.
+
+    The exit status is 0 on success, 1 on failure and 2 for bad input.
     """
     import webbrowser
 
@@ -166,7 +170,7 @@ def login(
 
 @contextmanager
 def _advising(redirect_uri: str) -> Iterator[None]:
-    """Add advice to errors about the port and the sandbox."""
+    """Suggest another port if the port is in use, or no login if an access token is set."""
     try:
         yield
     except OSError as error:
@@ -178,14 +182,14 @@ def _advising(redirect_uri: str) -> Iterator[None]:
     except OctogenError as error:
         if os.environ.get("OCTOGEN_MCP_ACCESS_TOKEN"):
             error.args = (
-                f"{error} No login is needed while OCTOGEN_MCP_ACCESS_TOKEN is set, for example "
-                "to a sandbox's token.",
+                f"{error} OCTOGEN_MCP_ACCESS_TOKEN is set, for example to a sandbox's token, so "
+                "you do not need to log in.",
             )
         raise
 
 
 def _mcp_url(mcp_url: str | None, resource: str | None) -> str:
-    """Return the MCP URL. --resource takes precedence over a URL from the environment."""
+    """Return the MCP URL. `--resource` takes precedence over a URL from the environment."""
     from octogen_dagster.api.credentials import host_mcp_url
 
     if not resource:
@@ -194,7 +198,8 @@ def _mcp_url(mcp_url: str | None, resource: str | None) -> str:
     if mcp_url and source is ParameterSource.COMMANDLINE:
         if not f"{mcp_url}/".startswith(f"{resource.rstrip('/')}/"):
             raise ValueError(
-                f"--mcp-url {mcp_url} does not belong to --resource {resource}. Remove one of them."
+                f"--mcp-url {mcp_url} does not start with --resource {resource}. Remove one of the "
+                "two options."
             )
         return mcp_url
     has_path = urlsplit(resource).path.strip("/")
@@ -202,7 +207,7 @@ def _mcp_url(mcp_url: str | None, resource: str | None) -> str:
 
 
 def _client_id(client_id: str | None, redirect_uri: str | None) -> str | None:
-    """Return the OAuth client to reuse, or None.
+    """Return the id of the OAuth client to reuse, or None for the default client.
 
     If the environment sets a client id without a redirect URI, the client belongs to another login
     and is ignored.
@@ -218,7 +223,7 @@ def _client_id(client_id: str | None, redirect_uri: str | None) -> str | None:
 
 
 def _exchange(places: LoginPlaces, token_endpoint: str) -> None:
-    """Exchange the new refresh token to test the stored files and the token endpoint."""
+    """Test the stored login and the token endpoint by exchanging the new refresh token."""
     from octogen_dagster.background import Deadline
     from octogen_dagster.control_plane.refresh import Refresh
     from octogen_dagster.control_plane.tokens import DEFAULT_RETRY
@@ -228,7 +233,7 @@ def _exchange(places: LoginPlaces, token_endpoint: str) -> None:
 
 
 def _print_settings(places: LoginPlaces, token_uri: str | None, done: Login, mcp_url: str) -> None:
-    """Print the shell commands that let other commands find the login."""
+    """Print the shell commands that make the login available to other commands."""
     from octogen_dagster.api.credentials import host_mcp_url, host_token_endpoint
     from octogen_dagster.control_plane.login_places import LoginPlaces
 
@@ -257,7 +262,7 @@ def _print_settings(places: LoginPlaces, token_uri: str | None, done: Login, mcp
     lines += [f"unset {name}" for name in _OTHER_LOGINS if os.environ.get(name)]
     readers = "`octogen-dagster bq autosubscribe` and Dagster"
     if lines:
-        click.echo("\n".join([f"Logged in. For {readers}, run:", *lines]))
+        click.echo("\n".join([f"Logged in. To use this login with {readers}, run:", *lines]))
     else:
         click.echo(f"Logged in. {readers} use this login automatically.")
 

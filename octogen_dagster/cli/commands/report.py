@@ -20,8 +20,9 @@ def report(*, base_dir: str, asset: str, days: int, out: Path) -> None:
     """Write the price history as an HTML page.
 
     The page shows recent events, with filters for catalog, brand and category. Click a product to
-    see its prices. The file contains all of its data and makes no network requests. Exit status: 0
-    written, 1 failed, 2 bad input.
+    see its prices. The page is self-contained and makes no network requests.
+
+    The exit status is 0 on success, 1 on failure and 2 for bad input.
     """
     from octogen_dagster.history.report.data import report_data
     from octogen_dagster.history.report.page import report_page

@@ -29,7 +29,10 @@ def _faults(_context: click.Context, _parameter: click.Parameter, texts: tuple[s
 
 @click.command(cls=Command, context_settings=CONTEXT_SETTINGS)
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=8787, help="Port; 0 for a free port."
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8787,
+    help="Port for the REST API. Use 0 for a free port.",
 )
 @click.option("--generation", type=_GENERATIONS, default="current", help="API contract version.")
 @click.option(

@@ -1,4 +1,4 @@
-"""The command `octogen-dagster sql`: SQL queries over stored snapshots."""
+"""The command `octogen-dagster sql`: SQL queries on stored snapshots."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _MAX_ROWS = 100
 _MAX_WIDTH = 24
-"""The width from which cells are wrapped."""
+"""The maximum width of a column. Longer values are wrapped."""
 _C1 = re.compile("[\x7f-\x9f]")
 
 
@@ -39,12 +39,13 @@ _C1 = re.compile("[\x7f-\x9f]")
 def sql(*, query: str | None, base_dir: str | None, form: str | None) -> None:
     """Query stored snapshots with SQL, or list their tables.
 
-    QUERY is a SELECT statement in the Polars dialect. An asset's table has the asset's name.
-    Tables for partitioned assets have the partition keys in the column `partition`. Put names with
-    a prefix in double quotes, such as "shops/octogen_products". Times are in UTC.
+    QUERY is a SELECT statement in the Polars dialect. Each asset's table has the same name as the
+    asset. In tables for partitioned assets, the column `partition` contains the partition key. Put
+    asset keys that have a prefix in double quotes, such as "shops/octogen_products". Times are in
+    UTC.
 
-    For a bucket in --base-dir, the machine's credentials are used. Exit status: 0 read, 1 failed, 2
-    bad input.
+    If --base-dir is a bucket, the command uses the credentials of the machine. The exit status is 0
+    on success, 1 on failure and 2 for bad input.
     """
     from octogen_dagster.storage.sql import list_tables, query_tables
 
@@ -62,7 +63,7 @@ def sql(*, query: str | None, base_dir: str | None, form: str | None) -> None:
 
 
 def _store(base_dir: str | None) -> Store:
-    """Return the store from the option, or from the project's IO manager."""
+    """Return the store for `--base-dir` or, by default, for the project's IO manager."""
     from octogen_dagster.storage.store import Store
 
     if base_dir is not None:
@@ -80,8 +81,8 @@ def _store(base_dir: str | None) -> Store:
     managers = found.get("io_manager", {})
     if len(managers) != 1:
         raise ValueError(
-            f"The project has {len(managers)} snapshot IO managers ({finding.message}) Pass the "
-            "folder or bucket as --base-dir, or set OCTOGEN_SNAPSHOTS."
+            f"The project must have one snapshot IO manager; found {len(managers)}. Pass the "
+            f"folder or bucket as --base-dir, or set OCTOGEN_SNAPSHOTS. ({finding.message})"
         )
     (manager,) = managers.values()
     store: Store = manager.process_config_and_initialize().store
@@ -89,7 +90,7 @@ def _store(base_dir: str | None) -> Store:
 
 
 def _print_table(rows: Any) -> None:
-    """Print a frame's first rows, with as many columns as fit."""
+    """Print the first rows, with as many columns as fit in the terminal."""
     from rich.console import Console
     from rich.table import Table
 
@@ -111,7 +112,9 @@ def _print_table(rows: Any) -> None:
     if len(rows) > _MAX_ROWS:
         click.echo(f"\nShowing the first {_MAX_ROWS} rows. For all rows, add --csv.")
     if left := rows.width - len(columns):
-        click.echo(f"\n{left} more columns do not fit. Select fewer columns, or add --csv.")
+        click.echo(
+            f"\n{left} more columns do not fit in the terminal. Select fewer columns, or add --csv."
+        )
 
 
 def _text(value: Any) -> str:

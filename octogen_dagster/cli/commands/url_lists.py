@@ -1,4 +1,4 @@
-"""The commands `octogen-dagster url-lists`, for sets of product URLs that Octogen stores."""
+"""The commands `octogen-dagster url-lists`, which list and delete URL lists."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @click.group("url-lists", cls=Group, context_settings=CONTEXT_SETTINGS)
 def url_lists() -> None:
-    """List and delete URL lists stored by Octogen.
+    """List and delete the URL lists that Octogen stores.
 
     The API key and OCTOGEN_BASE_URL are read from the environment. For other operations, use
     `octogen-url-lists` from the package octogen-ai-sdk.
@@ -60,7 +60,9 @@ def list_command(*, as_json: bool) -> None:
 @url_lists.command("delete", context_settings=CONTEXT_SETTINGS)
 @click.argument("url_list_id")
 @click.option(
-    "--apply", is_flag=True, help="Delete the list. Without this flag, only print the plan."
+    "--apply",
+    is_flag=True,
+    help="Delete the list. Without this flag, the command only prints the plan.",
 )
 @click.option("--yes", is_flag=True, help="Skip the confirmation. Required without a terminal.")
 @_JSON
@@ -68,7 +70,7 @@ def list_command(*, as_json: bool) -> None:
 def delete(*, url_list_id: str, apply: bool, yes: bool, as_json: bool) -> None:
     """Delete a URL list and its tables in BigQuery.
 
-    This cannot be undone. In a terminal, the command asks for the list's name as confirmation.
+    This cannot be undone. In a terminal, the command asks you to type the list's name to confirm.
     """
     with _client() as client:
         found = client.get_coverage_url_list(url_list_id)
@@ -99,7 +101,7 @@ def _confirm(what: str, name: str) -> None:
 
 @contextlib.contextmanager
 def _client() -> Iterator[BlockingClient]:
-    """Return a client configured from the environment."""
+    """Yield a client that is configured from the environment."""
     from octogen_dagster.api.blocking import BlockingClient
     from octogen_dagster.api.credentials import ApiKey, configured_base_url
     from octogen_dagster.api.service import Service
@@ -122,7 +124,6 @@ def _last_export(url_list: CoverageUrlList) -> str:
 
 
 def _print(payload: Mapping[str, Any], lines: Iterable[str], as_json: bool) -> None:
-    """Print a result as JSON or as lines."""
     if as_json:
         click.echo(json.dumps(payload, indent=2))
         return

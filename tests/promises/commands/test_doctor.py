@@ -101,13 +101,13 @@ class TestOctogen:
         skipped = {
             subject
             for subject, (line, *_) in found.items()
-            if line.startswith("skipped: no resource")
+            if line.startswith("skipped: not checked")
         }
         assert skipped == {"Snapshots", "MCP login", "Analytics Hub", "Queries"}
         assert {subject: found[subject] for subject in found.keys() - skipped} == {
             "Octogen host": [f"ok: {server.base_url} (base_url of the resource)."],
             "Octogen key": [
-                f"ok: {server.base_url} accepts the key (OCTOGEN_PLATFORM_API_KEY) for the "
+                f"ok: {server.base_url} accepts the API key (OCTOGEN_PLATFORM_API_KEY) for the "
                 "organization 'Acme' and implements the current API contract."
             ],
             "Octogen catalogs": ["ok: ShopCatalogs lists 1 catalog with 250 products."],
@@ -117,8 +117,8 @@ class TestOctogen:
                 "$50.00 (3,571 pages)."
             ],
             "Octogen balance": [
-                "skipped: Octogen's API does not report the remaining credit. Without credit, "
-                "searches and lookups return 402."
+                "skipped: Octogen's API does not report the remaining credit. When it is used "
+                "up, searches and lookups return 402."
             ],
         }
 
@@ -462,7 +462,7 @@ class TestAnalyticsHub:
             TestIamPermissions=granted_for(names[1]),
         )
         assert found.pop(0).startswith("failed   Listings: 'projects/a' is not the name of a")
-        assert [line.partition(" Octogen grants")[0] for line in found] == [
+        assert [line.partition(" Within minutes")[0] for line in found] == [
             f"ok       Subscriptions: project {PROJECT} has 1 subscription in location US.",
             f"ok       Listings: subscribed to 1: {PROJECT}.octogen_linked.products_current_v1.",
             f"ok       Listings: ready to subscribe to 1: {names[1]}.",
@@ -520,7 +520,7 @@ class TestAnalyticsHub:
         assert subscriptions == (
             f"ok       Subscriptions: project {PROJECT} has 0 subscriptions in location US."
         )
-        assert listings.startswith("skipped  Listings: nothing to check")
+        assert listings.startswith("skipped  Listings: ")
 
     def test_many_listings_are_named_shortly_and_not_all_looked_at(
         self, octogen: OctogenServer
@@ -528,11 +528,11 @@ class TestAnalyticsHub:
         names = [listing(f"shop_{number:03}") for number in range(103)]
         found = self.hub_lines(octogen, *names, TestIamPermissions=granted_for(*names))
         assert found[1].endswith(f"to 100: {', '.join(names[:3])} and 97 more.")
-        assert found[2] == "skipped  Listings: not checked: 3 more."
+        assert found[2] == "skipped  Listings: not checked: 3 more listings."
         refused = refusing("PERMISSION_DENIED")
         found = self.hub_lines(octogen, *names[:8], TestIamPermissions=refused)
         assert [line[:8] for line in found[1:]] == ["failed  "] * 3 + ["skipped "]
-        assert found[-1] == "skipped  Listings: not checked: 5 more."
+        assert found[-1] == "skipped  Listings: not checked: 5 more listings."
 
 
 PERMISSIONS = [
@@ -631,7 +631,7 @@ class TestGoogle:
         assert kind.startswith("ok: a service account key file, ")
         (warned,) = second["Google credentials"]
         assert warned.startswith("warning: a service account key file, ")
-        assert f"Octogen shares with {PRINCIPAL}. " in warned
+        assert f"Octogen shares data with {PRINCIPAL}. " in warned
 
     def test_credentials_that_are_refused(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -667,7 +667,7 @@ class TestGoogle:
         with rest_api.serving(answer, tmp_path):
             found = lines(bigquery=AnalyticsHubResource(project=PROJECT))
         assert found["Queries"] == [
-            f"ok: `SELECT 1` can run in project {PROJECT} and would read 2,048 bytes."
+            f"ok: the query `SELECT 1` can run in project {PROJECT} and would read 2,048 bytes."
         ]
         assert asked[0]["dryRun"] is True
 
@@ -753,7 +753,8 @@ class TestCommand:
         for line in (
             "ok       MCP role: the login can manage subscribers.",
             f"ok       Listings: ready to subscribe to 1: {resource}.",
-            "ok       Queries: `SELECT 1` can run in project my-project and would read 0 bytes.",
+            "ok       Queries: the query `SELECT 1` can run in project my-project and would read 0 "
+            "bytes.",
         ):
             assert line in result.stdout.splitlines()
         assert token not in result.output

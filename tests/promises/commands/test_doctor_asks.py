@@ -320,10 +320,14 @@ DEVIATIONS: list[tuple[str, str, Deviation]] = [
     ),
     ("fields of a page", "items.brand.url is a number", each_item(brand={"name": "A", "url": 7})),
     ("unit of the count", "230", page(is_whole, items=lambda seen: seen.body["items"][:40])),
-    ("next page", "100 of its 100", page(has("cursor"), items=first_items)),
+    ("next page", "100 of them", page(has("cursor"), items=first_items)),
     ("next page", "loop", page(nextCursor="again")),
     ("next page", "page 3", page(is_last, nextCursor=lambda seen: seen.sent["cursor"])),
-    ("size of a page", "99 returned", page(is_full, items=lambda seen: seen.body["items"][:99])),
+    (
+        "size of a page",
+        "has 99 products",
+        page(is_full, items=lambda seen: seen.body["items"][:99]),
+    ),
     ("catalog of products", "1 of 230", page(is_first, items=one_of_elsewhere)),
     (
         "repeated first page",
@@ -332,7 +336,7 @@ DEVIATIONS: list[tuple[str, str, Deviation]] = [
     ),
     ("repeated first page", "of 100 products", refused_cursor_and_another_order),
     ("made-up cursor", "400", on("/products/search", refused_cursor)),
-    ("made-up cursor", "0 of its 0", page(is_made_up, **NO_ITEMS)),
+    ("made-up cursor", "0 of 0 returned", page(is_made_up, **NO_ITEMS)),
     (
         "unknown catalog",
         "1 products",
@@ -417,7 +421,7 @@ def test_a_service_that_breaks_a_belief_turns_its_answer(
             "404",
             on("/products/lookup", answer(404, {"detail": "no such"})),
         ),
-        ("without a key", "ok", "is available (200)", without_key(answer(200, {"items": []}))),
+        ("without a key", "ok", "as a trial (200)", without_key(answer(200, {"items": []}))),
         ("Octogen key", "warning", "'merchant'", KEY_OF_MERCHANT),
         # What is documented as nullable may be null of all products.
         ("fields of a page", "warning", "has currentPrice", each_item(currentPrice=None)),
@@ -427,7 +431,7 @@ def test_a_service_that_breaks_a_belief_turns_its_answer(
             "images; new fields: pictures",
             page(items=renamed),
         ),
-        ("catalog of products", "warning", "no product names", each_item(catalogKey=None)),
+        ("catalog of products", "warning", "no product has", each_item(catalogKey=None)),
         ("brands and prices", "warning", "without brand", each_item(10, brand=None)),
         ("brands and prices", "warning", "without price", each_item(10, currentPrice=None)),
         ("brands and prices", "warning", "without currency", each_item(10, currency=None)),
@@ -647,8 +651,8 @@ def test_the_count_is_asked_before_what_else_is_charged(run: Callable[..., Resul
 @pytest.mark.parametrize(
     ("products", "max_usd", "reason"),
     [
-        (501, "1", "501 products, more than the limit of 500"),
-        (430, "0.06", "it can cost $0.07, but --max-usd leaves $0.06"),
+        (501, "1", "501 products, which exceeds the limit of 500"),
+        (430, "0.06", "it can cost $0.07, but only $0.06"),
     ],
 )
 def test_the_plan_says_that_the_count_is_left_out(
@@ -743,8 +747,14 @@ DAMAGED = {
         (["--max-usd", "inf"], "--max-usd must be above 0 dollars, not inf"),
         (["--max-usd", "nan"], "--max-usd must be above 0 dollars, not nan"),
         (["--host", " / "], "hosts contains '/', which is not a host"),
-        (["--compare", "nowhere.json"], "nowhere.json is not a report with a first page (File"),
-        *((["--compare", f"{name}.json"], f"{name}.json is not a report") for name in DAMAGED),
+        (
+            ["--compare", "nowhere.json"],
+            "nowhere.json does not contain data for a comparison (File",
+        ),
+        *(
+            (["--compare", f"{name}.json"], f"{name}.json does not contain data")
+            for name in DAMAGED
+        ),
     ],
 )
 def test_bad_input_is_asked_nothing(
@@ -863,10 +873,10 @@ BACKWARDS, CHEAPER = page(items=backwards), each_item(currentPrice=1.0)
 @pytest.mark.parametrize(
     ("deviations", "time", "order"),
     [
-        ([BEFORE], ("ok", "unchanged since"), ("ok", "100 of 100 products")),
+        ([BEFORE], ("ok", "has not changed since"), ("ok", "100 of 100 products")),
         ([LATER_ON], ("warning", "every field"), ("ok", "100 of 100 products")),
-        ([LATER_ON, CHEAPER], ("ok", "so did the first page"), ("ok", "100 of 100 products")),
-        ([BEFORE, BACKWARDS], ("ok", "unchanged since"), ("failed", "not indexed since")),
+        ([LATER_ON, CHEAPER], ("ok", "and the first page have"), ("ok", "100 of 100 products")),
+        ([BEFORE, BACKWARDS], ("ok", "has not changed since"), ("failed", "not indexed since")),
         ([LATER_ON, BACKWARDS], ("warning", "every field"), ("ok", "was indexed since")),
     ],
 )

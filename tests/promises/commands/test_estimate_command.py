@@ -24,8 +24,8 @@ from tests.api.servers import (
 
 CATALOGS = {"acme": 250, "zen": 30}
 LOWER_BOUND = (
-    "Products without a category are not counted, so this is a lower bound. For a shop's full "
-    "count, pass --host."
+    "Products without a category are not counted, so this is a lower bound. To count all products "
+    "in a shop, pass --host."
 )
 
 
@@ -114,7 +114,7 @@ def test_named_catalogs_of_today_are_counted(run: Callable[..., Result]) -> None
         "acme       250      3  $0.04         $0.54",
         "acne         0      0  $0.00         $0.00",
         "all        250      3  $0.04         $0.54",
-        "acne: no products. Check the spelling and the filters.",
+        "acne: no products were found. Check the spelling and the filters.",
         LOWER_BOUND,
     ]
 
@@ -147,8 +147,8 @@ def test_a_search_is_counted_and_keywords_do_not_narrow_it(run: Callable[..., Re
     assert result.stdout.splitlines() == [
         "            products  pages   cost  with details",
         "the search       140      2  $0.03         $0.31",
-        "Keywords do not narrow the count, and products without a category are not counted, so the "
-        "read can cost more or less.",
+        "The count ignores the keywords and excludes products without a category, so the read can "
+        "cost more or less.",
     ]
     assert server.received[-1].json == {
         "catalogs": ["zen", "acme"],

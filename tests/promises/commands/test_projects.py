@@ -184,7 +184,10 @@ class TestDefinitions:
         result = run(package, "doctor")
         assert result.exit_code == 0, result.output
         lines = result.stdout.splitlines()
-        assert "ok       Project: my_shops.definitions has octogen and io_manager." in lines
+        assert (
+            "ok       Project: my_shops.definitions has the resources octogen and io_manager."
+            in lines
+        )
         assert "ok       Octogen catalogs: ShopCatalogs lists 1 catalog with 230 products." in lines
         assert f" {project / 'mine'}." in result.stdout
         assert "budget per run: $5.00" in result.stdout

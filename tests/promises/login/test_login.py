@@ -124,7 +124,7 @@ def test_what_the_shell_must_set_and_unset_is_printed(
     done = log_in("--mcp-url", server.mcp_url, *files)
     assert done.exit_code == 0
     assert done.stdout.splitlines()[1:] == [
-        "Logged in. For `octogen-dagster bq autosubscribe` and Dagster, run:",
+        "Logged in. To use this login with `octogen-dagster bq autosubscribe` and Dagster, run:",
         f"export OCTOGEN_MCP_CLIENT_ID_FILE={tmp_path}/client",
         f"export OCTOGEN_MCP_REFRESH_TOKEN_FILE='{tmp_path}/refresh token'",
         f"export OCTOGEN_MCP_URL={server.mcp_url}",

@@ -97,7 +97,7 @@ def test_a_variable_of_the_user_is_kept_and_told_of(
     scaffold(sandbox=True)
     assert variables.read_text() == f"{own}\n{URL}\n"
     printed = capsys.readouterr().out
-    assert "already has another OCTOGEN_PLATFORM_API_KEY, which was kept" in printed
+    assert "already sets OCTOGEN_PLATFORM_API_KEY and was not changed" in printed
     assert KEY in printed
     assert "octo_live_mine" not in printed
 
@@ -166,7 +166,7 @@ def test_a_search_is_not_named_like_the_whole_catalogs(scaffold: Scaffold) -> No
     [
         (
             {"sandbox": True, "hosts": ["acme.com"]},
-            "--sandbox and --hosts exclude each other: choose one catalog source",
+            "--sandbox and --hosts cannot be combined. Choose one catalog source",
         ),
         ({"hosts": [" "]}, "a value is empty"),
         ({"granted": True, "query": "a\nb"}, "unprintable characters"),
