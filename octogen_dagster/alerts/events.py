@@ -104,7 +104,7 @@ def events_of(
 def without_repeats(
     events: pl.DataFrame, rule: AlertRule, identity: Sequence[str], price: str
 ) -> pl.DataFrame:
-    """Drop events during a rule's cool-down, unless the price moved further in its direction.
+    """Drop events during a rule's cool-down, unless the price moved further in the same direction.
 
     The last column in `identity` is the time of the event.
     """
@@ -210,7 +210,8 @@ def _with_previous(rows: pl.DataFrame, first_seen: pl.DataFrame) -> pl.DataFrame
 
 def _last_known(known: str, name: str) -> pl.Expr:
     """Return the value of `name` from the product's latest row in which `known` is not null."""
-    # The first row of a product counts as known, or it would have the previous product's value.
+    # The first row of a product counts as known, so that it does not get the previous product's
+    # value.
     is_known = pl.col(known).is_not_null() | ~pl.col("is_same")
     return pl.col(name).gather(pl.when(is_known).then(pl.int_range(pl.len())).forward_fill())
 

@@ -116,7 +116,7 @@ class SlackNotifier(_Notifier):
 
 
 def _problem(request: urllib.request.Request) -> str:
-    """Post a message to Slack and return an error text, which is empty if Slack accepted it."""
+    """Post a message to Slack. Return an error text, or an empty string if Slack accepted it."""
     try:
         with _OPENER.open(request, timeout=_TIMEOUT_SECONDS) as response:
             answer = response.read(_MAX_ANSWER_BYTES).decode(errors="replace").strip()

@@ -182,7 +182,7 @@ def _became(there: pl.DataFrame, moments: pl.DataFrame, group: Sequence[str]) ->
 
 
 def _ranked(became: pl.DataFrame, rows: pl.DataFrame, price_list: pl.DataFrame) -> pl.DataFrame:
-    """Add the rank of your price at the time of each event and just before it."""
+    """Add the rank of your price at the time of each event and just before the event."""
     on = ["sku", "product_url"]
     became = became.with_columns((pl.col(AT) - _MICROSECOND).alias(_BEFORE))
     asked = [became.select("sku", pl.col(at).alias(AT)) for at in (AT, _BEFORE)]
@@ -193,7 +193,7 @@ def _ranked(became: pl.DataFrame, rows: pl.DataFrame, price_list: pl.DataFrame) 
 
 
 def price_list_figures(history: pl.LazyFrame, price_list: pl.DataFrame) -> dict[str, int]:
-    """Count the current price-list rows and, for each reason, the rows that cannot be compared."""
+    """Count the current price-list rows, and count the rows that cannot be compared by reason."""
     now = price_list.filter(pl.col("valid_to").is_null())
     priced = now.filter(pl.col(LIST_PRICE).is_not_null()).drop("valid_from", "valid_to")
     current = history.filter("is_current")

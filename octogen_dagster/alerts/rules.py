@@ -79,7 +79,7 @@ class AlertRule:
     kind: ClassVar[str] = ""
     """The rule's name in YAML, derived from the class name."""
     happened: ClassVar[str]
-    """What happened to a product, such as `sold out`. Shown in the materialization's summary."""
+    """The text for matching products in the materialization's summary, such as `sold out`."""
     of_prices: ClassVar[bool] = False
     """True if the rule compares prices. The alerts then also report currency changes."""
     at: ClassVar[str] = "valid_from"
@@ -167,7 +167,7 @@ class AlertRule:
 
     @property
     def words(self) -> str:
-        """The text that describes matching products in the summary, such as `sold out`."""
+        """The text for matching products in the summary, such as `sold out`."""
         return self.happened if self.name == self.kind else self.name.replace("_", " ")
 
     @property
@@ -216,7 +216,8 @@ class _PriceMove(AlertRule):
         from octogen_dagster.alerts.references import with_references
 
         moved = with_references(found, rows, self.against, self.days)
-        # The rule becomes true if the previous price was not beyond the same reference price.
+        # The rule is triggered only if it was false for the previous price, compared with the same
+        # reference price.
         became = self._is_beyond(moved, "after") & ~self._is_beyond(moved, "price_before")
         return moved.filter(became)
 

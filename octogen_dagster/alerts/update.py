@@ -89,11 +89,11 @@ class Update(abc.ABC):
 
     @abc.abstractmethod
     def _found(self, rules: Mapping[Any, datetime]) -> Iterator[pl.DataFrame]:
-        """Yield each rule's events since its start time, which `rules` contains."""
+        """Yield each rule's events since the start time in `rules`."""
 
     @abc.abstractmethod
     def _figures(self) -> dict[str, int]:
-        """Return row counts for the metadata by metric name."""
+        """Return the row counts for the metadata, by metric name."""
 
     def _is_new(self, _name: str, _last: datetime, _before: Mapping[str, str]) -> bool:
         """Return True if the metadata includes the events in a history's latest snapshot."""

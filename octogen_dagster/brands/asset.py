@@ -21,15 +21,15 @@ def build_product_brands_asset(
     """Build an asset with product counts, stock and prices by brand.
 
     Each brand has one row per currency, because prices in different currencies cannot be compared.
-    For the columns, see `octogen_dagster.schemas.BRANDS_SCHEMA`. The asset sends no requests.
+    For the columns, see `octogen_dagster.schemas.BRANDS_SCHEMA`. The asset sends no requests to
+    Octogen.
 
     Args:
         products: An asset with the columns in `octogen_dagster.schemas.PRODUCT_SCHEMA`. The brands
             asset gets the same partitions.
         name: The asset's name or `dagster.AssetSpec`. Defaults to `<products>_brands`.
-        asset_arguments: Any other argument for `@dagster.asset`. With
-            `automation_condition=octogen_dagster.follow_upstream()` the asset runs after each new
-            snapshot.
+        asset_arguments: Any other argument for `@dagster.asset`. Pass
+            `automation_condition=octogen_dagster.follow_upstream()` to run after each new snapshot.
 
     Raises:
         ValueError: The asset does not have the product columns, for example because it is a

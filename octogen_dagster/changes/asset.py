@@ -38,17 +38,17 @@ def build_product_changes_asset(
     """Build an asset that lists product changes between two snapshots.
 
     The asset lists the products that appeared, disappeared, or changed their title, price or
-    availability, as recorded in the history. Its rows come from the last snapshot that differs from
-    the previous one, so a read without changes does not clear them. If the products asset has time
-    partitions, the changes asset has the same partitions. It then compares the last snapshot in a
-    partition with the last snapshot before that partition, and the metadata
-    `octogen/previous_partition` names the earlier partition. For the first snapshot, all products
-    are listed as appeared, and `octogen/first_snapshot` is true.
+    availability, as recorded in the history. The rows come from the latest snapshot that differs
+    from the previous snapshot, so a read without changes does not clear the table. If the products
+    asset has time partitions, the changes asset has the same partitions. Each partition then
+    compares its last snapshot with the last snapshot before the partition, and the metadata
+    `octogen/previous_partition` contains the key of the earlier partition. For the first snapshot,
+    all products are listed as appeared, and `octogen/first_snapshot` is true.
 
     If an entire catalog is missing from the current snapshot, Octogen has withdrawn or renamed it.
-    Its products are not reported as disappeared; `octogen/vanished_catalogs` lists the catalog
-    instead. When the catalog returns, only real differences are reported. For the columns, see
-    `octogen_dagster.schemas.CHANGES_SCHEMA`.
+    The catalog's products are not reported as disappeared; `octogen/vanished_catalogs` lists the
+    catalog instead. When the catalog returns, only real differences are reported. For the columns,
+    see `octogen_dagster.schemas.CHANGES_SCHEMA`.
 
     Args:
         history: An asset built by `build_product_history_asset`. The changes asset gets the same
@@ -71,7 +71,7 @@ def build_product_changes_asset(
         **snapshot_inputs(history=history, partition_mapping=catalog_mapping(products)),
         "description": (
             f"Products in {products.key.to_user_string()} that appeared, disappeared or changed "
-            "their title, price or availability in the last snapshot with changes. Each row is a "
+            "their title, price or availability in the latest snapshot with changes. Each row is a "
             "product with its old and new values."
         ),
     }
@@ -103,10 +103,10 @@ def build_product_changes_asset(
         if vanished := vanished_catalogs(observed, at, since):
             run.context.log.warning(
                 f"{count(len(vanished), 'catalog')} from the previous snapshot "
-                f"{'is' if len(vanished) == 1 else 'are'} missing in the current one: "
-                f"{', '.join(vanished[:_MAX_CATALOGS_IN_LOG])}. Their products are not reported as "
-                "disappeared. Ask Octogen whether the API key still has access or whether the "
-                "catalogs were renamed."
+                f"{'is' if len(vanished) == 1 else 'are'} missing from the current snapshot: "
+                f"{', '.join(vanished[:_MAX_CATALOGS_IN_LOG])}. The products in these catalogs are "
+                "not reported as disappeared. Ask Octogen whether the API key still has access or "
+                "whether the catalogs were renamed."
             )
             metadata["octogen/vanished_catalogs"] = dg.MetadataValue.json(vanished)
         source = FrameSource(frame.lazy(), {FETCHED_AT: at.isoformat()})
@@ -116,7 +116,7 @@ def build_product_changes_asset(
 
 
 def _times_of(partition: str, observed: Observed) -> tuple[datetime, datetime | None]:
-    """Return the time of a partition's last snapshot, and of the one before its first snapshot."""
+    """Return the times of a partition's last snapshot and of the last snapshot before it."""
     times = [at for at, each in observed.items() if each.partition == partition]
     if not times:
         raise UnfitSnapshotError(

@@ -24,13 +24,13 @@ from octogen_dagster.history.table import valid_at
 
 _MAX_CHANGES = {"changed": 5, "appeared": 2, "disappeared": 2}
 _CURRENT_COLUMNS = ["currency", "in_stock"]
-"""Columns that only the current API contract has. With the older contract, they are null."""
+"""The columns that only the current API contract contains. In the older contract, they are null."""
 
 _COLUMNS = [
     *PRODUCT_KEY,
     "product_url",
     *(column for column in TRACKED if column != "is_active"),
-    # Snapshots from earlier versions have null if the service did not send it; null means true.
+    # Earlier versions stored null if the service sent no value, which means true.
     pl.col("is_active").fill_null(value=True),
 ]
 
@@ -51,9 +51,9 @@ CHANGES_SCHEMA = pl.Schema(
 CHANGES_DESCRIPTIONS = {
     "catalog_key": "The product's catalog.",
     "uuid": "The product's Octogen ID.",
-    "product_url": "Product page URL at the merchant.",
-    "change": "appeared, disappeared or changed.",
-    "changed": f"What changed about the product: {', '.join(WATCHED)}.",
+    "product_url": "The URL of the product page at the merchant.",
+    "change": "The kind of change: appeared, disappeared or changed.",
+    "changed": f"The product's properties that changed: {', '.join(WATCHED)}.",
     **{
         f"{when}_{column}": f"`{column}` in the {which} snapshot."
         for column in TRACKED
@@ -68,7 +68,7 @@ def snapshot_before(observed: Observed, at: datetime) -> datetime | None:
 
 
 def vanished_catalogs(observed: Observed, at: datetime, since: datetime | None) -> list[str]:
-    """Return the lowercase keys of catalogs that only the earlier snapshot covers.
+    """Return the lowercase keys of the catalogs that the later snapshot no longer covers.
 
     Such a catalog was withdrawn or renamed, so its products do not count as disappeared.
     """
@@ -77,7 +77,7 @@ def vanished_catalogs(observed: Observed, at: datetime, since: datetime | None) 
 
 
 def last_change(history: pl.LazyFrame, observed: Observed) -> datetime:
-    """Return the time of the last snapshot that differs from the previous one.
+    """Return the time of the latest snapshot that differs from the previous snapshot.
 
     If nothing has changed since the first snapshot, return the first snapshot's time.
     """
@@ -99,7 +99,7 @@ def product_changes(
 ) -> pl.DataFrame:
     """Return the products that appeared, disappeared or changed in a snapshot.
 
-    An `is_active` of null counts as true. The rows are sorted by catalog and uuid.
+    A null in `is_active` counts as true. The rows are sorted by catalog and uuid.
 
     Args:
         history: The product history.
@@ -120,7 +120,7 @@ def product_changes(
 def _comparable_columns(
     history: pl.LazyFrame, at: datetime, observed: Observed, since: datetime
 ) -> list[str]:
-    """Return the tracked columns, except columns that have values in only one of the snapshots.
+    """Return the tracked columns whose values can be compared between the two snapshots.
 
     A product does not count as changed if the service only started or stopped sending a column.
     Only catalogs that both snapshots cover are checked, because the rows of a withdrawn catalog
@@ -140,7 +140,6 @@ def _comparable_columns(
 
 
 def _compared(current: pl.LazyFrame, previous: pl.LazyFrame, columns: list[str]) -> pl.DataFrame:
-    """Compare the products in two frames."""
     both = current.with_columns(pl.lit(True).alias("is_new")).join(
         previous.with_columns(pl.lit(True).alias("is_old")),
         on=PRODUCT_KEY,
@@ -185,7 +184,6 @@ def _differs(column: str) -> pl.Expr:
 
 
 def _preview(changes: pl.LazyFrame) -> pl.DataFrame:
-    """Return a few changes of each kind for a preview table."""
     kinds = [
         changes.filter(pl.col("change") == kind).head(rows) for kind, rows in _MAX_CHANGES.items()
     ]
@@ -193,7 +191,6 @@ def _preview(changes: pl.LazyFrame) -> pl.DataFrame:
 
 
 def _cells(row: Row) -> Cells:
-    """Return a change as the cells of a preview table. Changed values are shown as "old → new"."""
     prices = [
         price_text(row[f"{when}_current_price"], row[f"{when}_currency"]) for when in ("old", "new")
     ]

@@ -1,1 +1,1 @@
-"""Checks for snapshots: product checks, and the checks that a table kind defines."""
+"""Snapshot checks: the product checks, and the checks of a table kind such as a history."""

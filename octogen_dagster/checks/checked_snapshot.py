@@ -1,4 +1,4 @@
-"""CheckedSnapshot: a snapshot to check, with its bad rows and its earlier materializations."""
+"""CheckedSnapshot: a snapshot to check, with its bad rows and earlier materializations."""
 
 import functools
 from collections.abc import Iterable, Mapping, Sequence
@@ -40,12 +40,12 @@ class CheckedSnapshot:
 
     @functools.cached_property
     def entries(self) -> Mapping[str, Any]:
-        """The metadata values of the last materialization."""
+        """The metadata values of the latest materialization."""
         return _entries(self._last[0]) if self._last else {}
 
     @functools.cached_property
     def earlier(self) -> list[Mapping[str, Any]]:
-        """The metadata values of earlier snapshots with the same search, newest first.
+        """The metadata values of earlier snapshots that used the same search, newest first.
 
         For a time partition, these are the snapshots of earlier partitions; otherwise, they are the
         replaced snapshots. If a run has several partitions, there are no earlier snapshots.
@@ -67,11 +67,10 @@ class CheckedSnapshot:
 
     @property
     def rows(self) -> int:
-        """The row count."""
         return int(self._found.item(0, "rows"))
 
     def by_rules(self, check: str) -> Verdict:
-        """Evaluate the rules of a check on the rows."""
+        """Evaluate the rules of a check on the snapshot's rows."""
         rules = [rule for rule in self.rules if rule.check == check]
         needed = dict.fromkeys(name for rule in rules for name in rule.columns)
         if missing := [name for name in needed if name not in self._columns]:
@@ -113,12 +112,11 @@ class CheckedSnapshot:
         ).collect(engine="streaming")
 
     def _bad(self, rule: Rule) -> pl.Series:
-        """Return the numbers of the rows that break a rule."""
         rows: pl.Series = self._found.item(0, f"bad {rule.name}")
         return rows
 
     def _sample(self, rules: Iterable[Rule]) -> pl.DataFrame:
-        """Return the first bad rows for each rule."""
+        """Return the first bad rows found by each rule."""
         needed = [name for rule in rules for name in rule.columns]
         shown = dict.fromkeys([*(name for name in _SHOWN if name in self._columns), *needed])
         first = [

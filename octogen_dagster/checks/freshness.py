@@ -14,7 +14,7 @@ from octogen_dagster.frames.markdown import markdown_table
 from octogen_dagster.snapshots.partitions import PartitionLayout, keys_by_catalog
 from octogen_dagster.snapshots.range_checks import ASSET_CHECKS
 
-_ADVICE = "Check the last runs, and the sensor or schedule that requests the runs."
+_ADVICE = "Check the latest runs, and the sensor or schedule that requests runs."
 _MAX_STALE_SHOWN = 20
 _EVERY_HOUR = "0 * * * *"
 
@@ -24,10 +24,10 @@ Part: TypeAlias = str | None
 
 @runtime_checkable
 class ListsCatalogs(Protocol):
-    """The part of `OctogenResource` that this check uses. It avoids an import."""
+    """The method of `OctogenResource` that this check uses, declared here to avoid an import."""
 
     def listed_product_counts(self) -> Mapping[str, int | None] | None:
-        """Return the source's product counts by catalog, or None if its list is incomplete."""
+        """Return the product counts by catalog, or None if the source's list is incomplete."""
 
 
 def is_derived(asset: dg.AssetsDefinition) -> bool:
@@ -46,12 +46,12 @@ def build_fresh_check(
 ) -> dg.AssetChecksDefinition:
     """Build the check `fresh`, which reads no snapshot and never blocks.
 
-    A `dagster.FreshnessPolicy` considers only the last materialization of the asset, so one fresh
+    A `dagster.FreshnessPolicy` considers only the latest materialization of the asset, so one fresh
     catalog would hide stale catalogs.
     """
     key, partitions = asset.key, PartitionLayout(asset.partitions_def)
     every_hour: Any = dg.AutomationCondition.cron_tick_passed(_EVERY_HOUR)
-    every = "Every catalog" if partitions.catalogs else "It"
+    every = "Every catalog" if partitions.catalogs else "The asset"
     lately = f"in the last {hours(max_age):g} hours"
     resources: set[str] = set()
     if partitions.catalogs and asset.is_executable:
@@ -96,17 +96,18 @@ def build_fresh_check(
 
 
 class Freshness(NamedTuple):
-    """An asset's catalogs, or the whole asset, grouped by the result of the check `fresh`.
+    """The result of the check `fresh` for each part of an asset.
 
     A part is a catalog, or the whole asset if it has no catalogs.
 
     Attributes:
-        fresh: Parts materialized within the maximum age.
-        stale: Parts not materialized within the maximum age. Each has the storage id of its last
-            materialization, or 0 if it was never materialized. Any stale part fails the check.
-        awaited: Parts that were never materialized, as long as the asset's first materialization is
-            within the maximum age.
-        withdrawn: Parts that are not fresh and that the source no longer lists.
+        fresh: The parts that were materialized within the maximum age.
+        stale: The parts that were not materialized within the maximum age. Each part is mapped to
+            the storage id of its latest materialization, or to 0 if it was never materialized. A
+            stale part fails the check.
+        awaited: The parts that were never materialized, as long as the asset's first
+            materialization is within the maximum age.
+        withdrawn: The parts that are not fresh and that the source no longer lists.
         ignores_list: True if the source's list is ignored, because it contains none of the parts
             and is probably broken.
     """
@@ -125,13 +126,13 @@ def freshness(
     *,
     is_first: bool,
 ) -> Freshness:
-    """Group an asset's parts by the result of the check `fresh`.
+    """Determine which parts of an asset are fresh, stale, awaited or withdrawn.
 
     Args:
-        newest: All parts, each with the storage id of its last materialization, or 0 if it was
-            never materialized.
-        current: The parts materialized within the maximum age.
-        listed: The product counts by part that the source lists; None if the list is unknown.
+        newest: All parts, mapped to the storage id of their latest materialization, or to 0 if they
+            were never materialized.
+        current: The parts that were materialized within the maximum age.
+        listed: The product counts of the parts that the source lists; None if they are unknown.
         is_first: True if the asset's first materialization is within the maximum age.
     """
     ignores_list = listed is not None and listed.keys().isdisjoint(newest)
@@ -156,7 +157,7 @@ def _newest(
     partitions: PartitionLayout,
     cutoff: datetime,
 ) -> tuple[dict[Part, int], set[Part], bool]:
-    """Return the arguments `newest`, `current` and `is_first` for `freshness`."""
+    """Return the values for the arguments `newest`, `current` and `is_first` of `freshness`."""
     before = dg.AssetRecordsFilter(asset, before_timestamp=cutoff.timestamp())
     old = instance.fetch_materializations(before, limit=1).records
     cutoff_id = old[0].storage_id if old else 0
@@ -168,7 +169,7 @@ def _newest(
             continue
         newest[part] = max(newest[part], storage_id)
         window = None if partition is None else partitions.window(partition)
-        # Snapshots of past times say nothing about the present.
+        # A snapshot for a time window in the past does not make its catalog fresh.
         if storage_id > cutoff_id and (window is None or window[1] > cutoff):
             current.add(part)
     return newest, current, bool(current) and not cutoff_id
@@ -197,17 +198,17 @@ def _materialized(subject: str, found: Freshness, parts: int, lately: str) -> st
         return f"{subject} was not materialized {lately}. {_ADVICE}"
     if found.stale:
         return (
-            f"{subject}: {len(found.stale):,} of {parts:,} catalogs were not materialized "
-            f"{lately}; {_never(found):,} of them were never materialized. {_ADVICE}"
+            f"{len(found.stale):,} of {parts:,} catalogs in {subject} were not materialized "
+            f"{lately}, including {_never(found):,} that were never materialized. {_ADVICE}"
         )
     if None in found.fresh:
         return f"{subject} was materialized {lately}."
     count = len(found.fresh)
-    return f"{subject}: {count:,} of {count:,} expected catalogs were materialized {lately}."
+    return f"{count:,} of {count:,} expected catalogs in {subject} were materialized {lately}."
 
 
 def _remarks(found: Freshness) -> Iterator[str]:
-    """Yield remarks on catalogs that the check tolerates, and on a source list that it ignores."""
+    """Yield remarks about awaited and withdrawn catalogs, and about an ignored source."""
     if found.ignores_list:
         yield (
             "The catalog source lists none of these catalogs, so the check ignores the source. "
@@ -215,13 +216,13 @@ def _remarks(found: Freshness) -> Iterator[str]:
         )
     if found.awaited:
         yield (
-            f"Catalogs without a snapshot: {len(found.awaited):,}. The check fails for them once "
-            "the asset's first snapshot is older than the maximum age."
+            f"Catalogs without a snapshot: {len(found.awaited):,}. The check will fail for these "
+            "catalogs once the asset's first snapshot is older than the maximum age."
         )
     if found.withdrawn:
         yield (
-            f"Catalogs that are no longer listed: {len(found.withdrawn):,}. Their snapshots are "
-            "kept, and the check does not fail for them."
+            f"Catalogs that are no longer listed: {len(found.withdrawn):,}. The check does not "
+            "fail for these catalogs, and their snapshots are kept."
         )
 
 
@@ -234,9 +235,9 @@ def _parts(instance: dg.DagsterInstance, partitions: PartitionLayout) -> Iterabl
 def _last_ids(
     instance: dg.DagsterInstance, asset: dg.AssetKey, partitions: PartitionLayout
 ) -> Mapping[Part, int]:
-    """Return the storage id of the last materialization by partition.
+    """Map each partition to the storage id of its latest materialization.
 
-    The key None is the whole asset.
+    If the asset has no partitions, the only key is None.
     """
     if partitions.catalogs is None and partitions.times is None:
         records = instance.fetch_materializations(asset, limit=1).records
@@ -254,7 +255,10 @@ def _listed(
         try:
             listed = octogen.listed_product_counts()
         except OctogenError as error:
-            context.log.warning(f"It is unknown whether stale catalogs are still listed. {error}")
+            context.log.warning(
+                "The catalog list could not be read, so stale catalogs might no longer be listed. "
+                f"{error}"
+            )
             return None
         if listed is not None:
             keys, _ = keys_by_catalog(listed)
@@ -265,7 +269,7 @@ def _listed(
 def _longest_stale(
     instance: dg.DagsterInstance, asset: dg.AssetKey, stale: Mapping[Part, int], now: datetime
 ) -> pl.DataFrame:
-    """Return the parts that have been stale longest.
+    """Return the parts that have been stale the longest.
 
     Parts that were never materialized come first.
     """

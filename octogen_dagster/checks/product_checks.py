@@ -19,9 +19,9 @@ MIN_PRICES = 10
 MIN_ROWS_CHANGE = 10
 """A change of up to this many rows always passes, because search results vary slightly."""
 SNAPSHOTS_BACK = 5
-"""Number of earlier snapshots to compare with."""
+"""The number of earlier snapshots to compare with."""
 _MOSTLY_NULL = 0.5
-"""A column that becomes all null fails only if its median share of nulls was at most this."""
+"""The maximum median share of nulls for which a column is expected to have values."""
 
 ROWS, NULLS, PRICES = "rows_within_bounds", "nulls", "prices"
 
@@ -40,7 +40,7 @@ class ProductLimits:
         if not isinstance(limits, Mapping | None):
             raise TypeError(
                 "max_null_percent must map column names to percentages, such as "
-                f'{{"title": 20}}, not {limits!r}.'
+                f'{{"title": 20}}; got {limits!r}.'
             )
         percents = {f"max_null_percent[{name!r}]": at for name, at in (limits or {}).items()}
         percents["max_bad_price_percent"] = self.max_bad_price_percent or 0.0
@@ -48,13 +48,13 @@ class ProductLimits:
             require_percent(name, percent, 0.1 if name.startswith("max_bad") else 1)
         if max_rows_change_percent is not None and max_rows_change_percent < 0:
             raise ValueError(
-                f"max_rows_change_percent must be at least 0, not {max_rows_change_percent:g}."
+                f"max_rows_change_percent must be at least 0; got {max_rows_change_percent:g}."
             )
         if 0 < (max_rows_change_percent or 0) < 1:
             warn_of_share("max_rows_change_percent", max_rows_change_percent or 0)
         if self.price_outlier_ratio <= 1:
             raise ValueError(
-                f"price_outlier_ratio must be above 1, not {self.price_outlier_ratio}."
+                f"price_outlier_ratio must be greater than 1; got {self.price_outlier_ratio}."
             )
 
     def checks(self, columns: Collection[str] | None) -> dict[str, Check]:
@@ -145,29 +145,30 @@ def _judge_rows(snapshot: CheckedSnapshot, limits: ProductLimits) -> Verdict:
     earlier = [each for each in counts if each is not None][:SNAPSHOTS_BACK]
     if not earlier:
         text = (
-            f"{snapshot.subject} has {count(rows, 'row')} and no earlier snapshot to compare with."
+            f"{snapshot.subject} has {count(rows, 'row')}. There is no earlier snapshot to compare "
+            "the row count with."
         )
         return Verdict(True, text)
     typical = statistics.median(earlier)
     change = max(max_percent * typical / 100, MIN_ROWS_CHANGE)
     low, high = max(0, typical - change), typical + change
     text = (
-        f"{snapshot.subject} has {count(rows, 'row')}; expected {low:,.0f} to {high:,.0f}, based "
-        f"on {count(len(earlier), 'earlier snapshot')}."
+        f"{snapshot.subject} has {count(rows, 'row')}. The expected row count is {low:,.0f} to "
+        f"{high:,.0f}, based on {count(len(earlier), 'earlier snapshot')}."
     )
     figures = {"rows_low": round(low), "rows_high": round(high), "earlier_rows": earlier}
     return Verdict(low <= rows <= high, text, figures)
 
 
 def _judge_nulls(snapshot: CheckedSnapshot, limits: ProductLimits) -> Verdict:
-    """Check the limits for nulls and, in columns without a limit, that values still exist."""
+    """Check the limits for nulls, and whether a column without a limit lost all its values."""
     verdict, limited = snapshot.by_rules(NULLS), limits.max_null_percent or ()
     if snapshot.rows < MIN_ROWS_CHANGE or not (lost := _lost_columns(snapshot) - set(limited)):
         return verdict
     names = ", ".join(sorted(lost))
     text = (
-        f"{verdict.text} {names}: all rows are null, but in most earlier snapshots at least half "
-        "the rows had a value."
+        f"{verdict.text} All values are null in {names}, but in most earlier snapshots at least "
+        "half of the rows had a value."
     )
     return Verdict(False, text, {**verdict.figures, "lost_columns": names})
 
@@ -190,10 +191,10 @@ def _lost_columns(snapshot: CheckedSnapshot) -> set[str]:
 PRODUCT_CHECKS: Mapping[str, ProductCheck] = {
     ROWS: ProductCheck(
         Check(
-            "The row count is close to that of the last few snapshots.",
-            "Look at the product changes to see whether the count is correct. If it is, do "
-            "nothing: later snapshots are compared with it. max_rows_change_percent sets the "
-            "limit.",
+            "The row count is close to the row counts of the latest snapshots.",
+            "Check the product changes to see whether the row count is correct. If it is, do "
+            "nothing, because later snapshots are compared with the new count. To change the "
+            "limit, set max_rows_change_percent.",
         ),
         needs=["title"],
         limit="max_rows_change_percent",
@@ -202,7 +203,8 @@ PRODUCT_CHECKS: Mapping[str, ProductCheck] = {
     NULLS: ProductCheck(
         Check(
             "No column has too many nulls or has lost all its values.",
-            "Ask Octogen whether the values still exist. max_null_percent sets the limits.",
+            "Ask Octogen whether the values still exist. To change the limits, set "
+            "max_null_percent.",
         ),
         needs=["title"],
         limit="max_null_percent",
@@ -212,8 +214,8 @@ PRODUCT_CHECKS: Mapping[str, ProductCheck] = {
     PRICES: ProductCheck(
         Check(
             "Few prices are negative, zero, above the original price or far from the median.",
-            "Compare the sample with the shop. If the shop's prices are correct, tell Octogen. "
-            "max_bad_price_percent and price_outlier_ratio set the limits.",
+            "Compare the sample with the shop's prices. If they differ, report the problem to "
+            "Octogen. To change the limits, set max_bad_price_percent and price_outlier_ratio.",
         ),
         needs=["current_price", "currency"],
         limit="max_bad_price_percent",

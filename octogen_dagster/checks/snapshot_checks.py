@@ -50,8 +50,8 @@ def build_snapshot_checks(
 ) -> list[dg.AssetChecksDefinition]:
     """Build snapshot checks for an asset.
 
-    The checks run with each materialization and check its partition. In a run with several
-    partitions, they check each one. The asset's IO manager loads the snapshot as a
+    The checks run with each materialization and evaluate its partition. In a run with several
+    partitions, they evaluate each partition. The asset's IO manager loads the snapshot as a
     `polars.LazyFrame`, and the required columns are read only once for all checks:
 
     * `rows_within_bounds`: the row count is close to the median of the last five snapshots.
@@ -66,29 +66,30 @@ def build_snapshot_checks(
       snapshot is older than `max_age`, so that a first backfill has enough time. A derived asset,
       such as a history, has this check only if you pass `max_age`.
 
-    With time partitions, earlier snapshots are the most recent snapshots of the preceding 31
-    partitions. Without time partitions, they are the replaced snapshots. Snapshots from a different
-    search, for example one edited in the launchpad, do not count. Without an earlier snapshot,
-    `rows_within_bounds` passes. A failed check shows sample rows and suggests what to do.
+    If the asset has time partitions, the earlier snapshots are the latest snapshots of the
+    preceding 31 partitions. Otherwise, they are the snapshots that were replaced. Snapshots from a
+    different search, for example after you edited it in the launchpad, are ignored. If there is no
+    earlier snapshot, `rows_within_bounds` passes. A failed check shows sample rows and suggests
+    what to do.
 
     The first three checks do not apply to changes and brands assets. A history has the checks
     `one_current_row`, `no_overlap` and `no_gap` for each product's rows, and `nothing_left_out`,
-    which lists snapshots that could not be added. An alerts asset has a check for each rule. It
-    warns if more products than `max_products` and `max_percent` matched the rule in the last
-    snapshot. There is no check for incomplete snapshots or duplicate products, because such a read
-    fails.
+    which lists snapshots that could not be added. An alerts asset has a check for each rule. The
+    check warns if the number of products that matched the rule in the latest snapshot exceeds both
+    `max_products` and `max_percent`. There is no check for incomplete snapshots or duplicate
+    products, because a read with either of these problems fails.
 
     Args:
         asset: A products asset, a derived asset or your own asset. If the asset's table kind
             defines checks, as it does for a history, the asset gets these checks. Any other asset
-            gets the product checks. If its metadata have `dagster/column_schema`, it gets only the
-            product checks whose columns are declared.
-        max_age: Maximum age of each catalog's last materialization; None disables `fresh`. The
+            gets the product checks. If the asset's metadata contains `dagster/column_schema`, the
+            asset gets only the product checks whose columns are declared.
+        max_age: Maximum age of each catalog's latest materialization; None disables `fresh`. The
             default of two days applies only to assets that are read from a service or from outside
             Dagster.
-        max_rows_change_percent: Maximum difference, in percent, between the row count and that of
-            earlier snapshots; None disables `rows_within_bounds`. A difference of up to ten rows
-            always passes.
+        max_rows_change_percent: Maximum difference between the row count and the median row count
+            of the earlier snapshots, as a percentage of the median; None disables
+            `rows_within_bounds`. A difference of up to ten rows always passes.
         max_null_percent: Maximum percentage of nulls by column, 0 to 100; None disables `nulls`.
             The default skips columns that the asset does not declare. Columns listed here are not
             compared with earlier snapshots. Set a column to 100 to allow it to lose all its values.
@@ -104,9 +105,9 @@ def build_snapshot_checks(
 
     Raises:
         ValueError: `asset` defines several assets, or has two partition dimensions other than a
-            catalog and a time; a limit is out of range; `max_null_percent` has a column that the
-            asset does not declare; `exclude` has an unknown name; or `blocking` is True with the
-            severity WARN.
+            catalog and a time; a limit is out of range; `max_null_percent` contains a column that
+            the asset does not declare; `exclude` contains an unknown name; or `blocking` is True
+            and the severity is WARN.
     """
     require_asset(asset, "asset")
     require_max_age(max_age)
@@ -128,8 +129,8 @@ def build_snapshot_checks(
     if NULLS in chosen and not kind.checks and columns is not None:
         for name in {*(max_null_percent or ())} - columns:
             raise ValueError(
-                f"max_null_percent has the column {name!r}, which {asset.key.to_user_string()} "
-                f"does not declare.{did_you_mean(name, columns)} Its columns are "
+                f"max_null_percent contains the column {name!r}, but {asset.key.to_user_string()} "
+                f"does not declare it.{did_you_mean(name, columns)} The declared columns are "
                 f"{', '.join(sorted(columns))}."
             )
     checks = []
@@ -155,7 +156,7 @@ def check_names(exclude: Collection[str], known: Collection[str]) -> None:
         if name not in known:
             raise ValueError(
                 f"exclude contains the unknown check {name!r}.{did_you_mean(name, known)} The "
-                f"checks are {', '.join(known)}."
+                f"available checks are {', '.join(known)}."
             )
 
 
@@ -165,7 +166,7 @@ def _checks_of_snapshots(
     """Build a single step that loads the snapshot and evaluates all checks."""
     key, has_range = asset.key, takes_range(asset.backfill_policy, asset.partitions_def)
     with warnings.catch_warnings():
-        # Without partitions_def, Dagster loads all partitions instead of the run's.
+        # Without partitions_def, Dagster loads all partitions instead of the run's partitions.
         warnings.simplefilter("ignore", dg.PreviewWarning)
         specs = [
             dg.AssetCheckSpec(
@@ -197,8 +198,8 @@ def _checks_of_snapshots(
                 raise dg.Failure(
                     "\n".join(
                         [
-                            f"{key.to_user_string()}: the checks could not be evaluated for "
-                            f"{len(missing):,} of {len(snapshot.partitions):,} partitions.",
+                            f"The checks of {len(missing):,} of {len(snapshot.partitions):,} "
+                            f"partitions of {key.to_user_string()} could not be evaluated.",
                             *first_lines(missing),
                         ]
                     )
@@ -246,7 +247,7 @@ class _Step:
         partition: str | None,
         selected: Collection[str],
     ) -> Iterator[dg.AssetCheckResult]:
-        """Yield the selected checks' results for a snapshot."""
+        """Yield the results of the selected checks for a snapshot."""
         rules = self.kind.rules if self.kind.checks else self.limits.rules(frame.collect_schema())
         snapshot = CheckedSnapshot(
             instance,

@@ -17,31 +17,31 @@ def build_costs_asset(
 ) -> dg.AssetsDefinition:
     """Build an asset that adds up this Dagster instance's costs by day, asset and catalog.
 
-    Each row holds the costs of one asset and one catalog on one day (UTC): the number of requests
+    Each row contains the costs of one asset and catalog on one day (UTC): the number of requests
     (`requests`) and the dollars (`cost_usd`) charged by Octogen, and the bytes billed by Google
     (`billed_bytes`). The costs come from run metadata and tags; the asset sends no requests. For
     failed reads, the dollars are included but the number of requests is not. If a failed run had
     several partitions, the row has no catalog.
 
-    The metadata include the totals `octogen/total_usd`, `octogen/total_possibly_charged_usd` and
+    The metadata includes the totals `octogen/total_usd`, `octogen/total_possibly_charged_usd` and
     `octogen/total_billed_bytes`.
 
     Args:
         name: The asset's name or `dagster.AssetSpec`.
-        days: Number of days in the table, including today.
+        days: The number of days in the table, including today.
         asset_arguments: Any other argument for `@dagster.asset`. To materialize it daily, pass
             `automation_condition=dagster.AutomationCondition.on_cron("0 6 * * *")`.
 
     Raises:
-        ValueError: days is not a positive whole number.
+        ValueError: `days` is not a positive whole number.
     """
     if not isinstance(days, int) or days < 1:
-        raise ValueError(f"days must be a positive whole number, not {days!r}.")
+        raise ValueError(f"days must be a positive whole number; got {days!r}.")
 
     @snapshot_asset(
         {
             "description": (
-                f"Octogen and Google costs in the last {days} days. Each row holds the costs of "
+                f"Octogen and Google costs in the last {days} days. Each row contains the costs of "
                 "one asset and catalog on one day."
             )
         },

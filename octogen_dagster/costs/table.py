@@ -29,15 +29,15 @@ COSTS_SCHEMA = pl.Schema(
 )
 
 _DESCRIPTIONS = {
-    "day": "Day on which the cost was reported (UTC).",
-    "asset": "Asset key.",
-    "catalog": "Partition key without its time dimension, such as the catalog. Null for assets "
-    "without partitions, and for failed reads in runs with several partitions.",
+    "day": "The day on which the cost was reported (UTC).",
+    "asset": "The asset key.",
+    "catalog": "The partition key without its time dimension, such as the catalog; null for assets "
+    "without partitions and for failed reads in runs with several partitions.",
     "requests": "Requests charged by Octogen. Failed reads are not included, because their number "
     "of requests is unknown.",
     "cost_usd": "US dollars charged by Octogen.",
     "possibly_charged_usd": "Additional US dollars that Octogen might charge for requests whose "
-    "response was lost.",
+    "responses were lost.",
     "billed_bytes": "Bytes billed by Google for queries.",
 }
 _DOLLARS = ("cost_usd", "possibly_charged_usd")
@@ -58,7 +58,7 @@ class Charge(NamedTuple):
 
 
 def costs_table(charges: Iterable[Charge]) -> pl.DataFrame:
-    """Add up charges by day, asset and catalog. The latest day comes first."""
+    """Add up the costs by day, asset and catalog. The latest day comes first."""
     rows = [
         (
             *(each.at.date(), each.asset, each.catalog, each.requests),

@@ -31,11 +31,11 @@ def build_product_details_asset(
 
     * found: the row has the full view.
     * gone: the product is no longer in any catalog, even if the merchant still sells it.
-    * mismatch: the URL leads to another product. Its view is not stored.
+    * mismatch: the URL leads to another product. The view of that product is not stored.
     * failed: the lookup failed even after retries, and `error` gives the reason. If the shop itself
       failed, the lookup is retried only once.
 
-    The service has current data only. A row describes the product at `looked_up_at`, even in a
+    The service returns only current data. A row describes the product at `looked_up_at`, even in a
     partition for a past time.
 
     Octogen charges $0.002 per lookup, or $2 for 1,000 products. For comparison, listing 1,000
@@ -47,9 +47,9 @@ def build_product_details_asset(
             asset gets the same partitions.
         name: The asset's name or `dagster.AssetSpec`. Defaults to `<products>_details`.
         only_changed: Look up only products that are new, whose listing has changed since the
-            previous details snapshot, or whose status in it is not `found`. All other rows are
-            copied from that snapshot. Their fields outside the listing, such as the description and
-            reviews, are as old as `looked_up_at`.
+            previous details snapshot, or whose status in that snapshot is not `found`. All other
+            rows are copied from that snapshot. In these rows, the fields outside the listing, such
+            as the description and reviews, are as old as `looked_up_at`.
         max_failed_percent: Maximum percentage of lookups that can fail. If more fail, nothing is
             published. Gone products do not count as failures. Rows copied from the previous
             snapshot count as successful lookups. The run always ends after 50 consecutive failures.

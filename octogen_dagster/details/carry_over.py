@@ -42,8 +42,8 @@ _TEXTS: Mapping[str, pl.Expr] = {
 class PreviousRows(NamedTuple):
     """The rows in a details snapshot that have the status `found`.
 
-    `keys` are hashes of their identity and listing. `fields` are the listing fields in the hash.
-    Earlier versions stored fewer fields.
+    `keys` contains a hash of each row's identity and listing. `fields` lists the listing fields in
+    the hash. Earlier versions stored fewer fields.
     """
 
     rows: pl.LazyFrame
@@ -65,21 +65,21 @@ def previous_rows(target: SnapshotTarget) -> PreviousRows:
     except (OctogenSnapshotError, OSError, ValueError, pl.exceptions.PolarsError) as error:
         reason = str(error).partition("\n")[0]
         target.warn(
-            f"No rows are carried over from the previous details snapshot: {reason} Looking up "
-            "every product."
+            "The previous details snapshot cannot be reused, so every product is looked up. "
+            f"{reason}"
         )
         return NO_ROWS
     if unknown := [path for path in lacking if not path.startswith("listed.")]:
         target.warn(
-            f"The previous details snapshot has no {', '.join(unknown)}. Carried-over rows have "
-            "null in these columns until the product changes. To fill in every row now, run once "
-            "without only_changed."
+            f"The previous details snapshot does not contain {', '.join(unknown)}. In rows carried "
+            "over from it, these columns are null until the product changes. To fill in every row "
+            "now, run the asset once with only_changed=False."
         )
     return PreviousRows(rows, keys, fields)
 
 
 def listed(snapshot: pl.LazyFrame) -> pl.LazyFrame:
-    """Select the columns for the identity and listing of each product."""
+    """Select each product's identity and, as the struct `listed`, its listing."""
     columns = snapshot.collect_schema()
     if missing := [name for name in (*IDENTITY, *LISTED) if name not in columns]:
         raise ValueError(
@@ -93,7 +93,7 @@ def listed(snapshot: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def _digest(columns: pl.Schema) -> pl.Expr:
-    """Return a digest of the listing columns in `DIGESTED`, equal for all Polars versions."""
+    """Return a digest of the listing columns in `DIGESTED`, the same in every Polars version."""
     texts = [
         _TEXTS[name].fill_null("") if columns.get(name) == PRODUCT_SCHEMA[name] else pl.lit("")
         for name in DIGESTED
@@ -111,9 +111,9 @@ def _digests(texts: pl.Series) -> pl.Series:
 
 
 def with_key(frame: pl.LazyFrame, fields: Sequence[str]) -> pl.LazyFrame:
-    """Add a hash of the identity and the given listing fields."""
+    """Add the column `key`, a hash of the product's identity and the given listing fields."""
     listed = pl.col("listed").struct
-    # Snapshots from earlier versions have null if the service did not send it; null means true.
+    # Earlier versions stored null if the service sent no value, which means true.
     active = listed.with_fields(pl.field("is_active").fill_null(value=True))
     values = [pl.col("listed").struct.field(name) for name in fields]
     return frame.with_columns(active).with_columns(

@@ -1,4 +1,4 @@
-"""DetailScan: look up a snapshot's products concurrently, or reuse their previous rows."""
+"""DetailScan: look up a snapshot's products concurrently, and reuse rows of unchanged products."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ if TYPE_CHECKING:
     from octogen_dagster.frames.source import SnapshotTarget
 
 ROW_GROUP_SIZE = 2_000
-"""Rows per row group in a details file. One details row is as large as ten product rows."""
+"""The number of rows in a row group. A row of details is as large as ten rows of products."""
 MAX_FAILURES_IN_A_ROW = 50
-"""After this many consecutive failures (retries included), the service is considered down."""
+"""The number of consecutive failed lookups after which the service is considered down."""
 
 _ROWS_PER_FRAME = 500
 _MAX_PRODUCTS_PER_JOB = 25  # fewer queued results take less time
@@ -75,10 +75,10 @@ _Result = tuple[_Row, Mapping[str, int]]
 class DetailScan:
     """A source that looks up the full view of each product in a snapshot.
 
-    Each product has one row, and `status` is the result of its lookup. It is `gone` if the product
-    no longer exists, `failed` if the lookup failed, and `mismatch` if the URL leads to another
-    product. The execution ends after too many failures, if the API key is rejected or if the credit
-    runs out. The products query runs twice. `statistics` describes the last execution.
+    Each product has one row, and `status` is the result of its lookup. The status is `gone` if the
+    product no longer exists, `failed` if the lookup failed, and `mismatch` if the URL leads to
+    another product. The execution ends after too many failures, if the API key is rejected or if
+    the credit runs out. The products query runs twice. `statistics` describes the latest execution.
     """
 
     report_interval_seconds = 10.0
@@ -107,7 +107,7 @@ class DetailScan:
 
     @contextmanager
     def reading(self, target: SnapshotTarget, stop: threading.Event) -> Iterator[Reading]:
-        """Open a `Reading` of the product details.
+        """Yield a `Reading` that contains the product details.
 
         Rows of unchanged products are reused from the target's latest snapshot.
         """
@@ -171,8 +171,8 @@ class DetailScan:
         left = self.service.spending.left_usd
         if left is not None and estimate.cost_usd > left:
             target.warn(
-                f"Only {usd(left)} of the budget is left for these lookups. If it runs out before "
-                "the last lookup, nothing is published and all lookups are lost."
+                f"Only {usd(left)} of the budget is left for these lookups. If the budget runs out "
+                "before the last lookup, nothing is published and all lookups are lost."
             )
 
     def _looked_up(
@@ -251,7 +251,7 @@ def _look_up_all(
 
 
 def _look_up(client: BlockingClient, product: _Row) -> _Result:
-    """Return the product with its lookup columns, and the unknown fields in the response."""
+    """Look up a product. Return its row and the number of times each unknown field occurred."""
     response, error = None, None
     try:
         response = client.lookup(product["product_url"] or "", read_lookup)
@@ -282,7 +282,7 @@ def _mismatch(uuid: str | None) -> str:
 
 
 class _FailureLimit:
-    """Ends the execution when too many lookups fail, in total or in a row.
+    """Raises an error if too many lookups fail, in total or in succession.
 
     Rows that are carried over count as successful lookups. Otherwise, if only a few products have
     changed, a few products whose lookup always fails would exceed the limit.
@@ -306,13 +306,13 @@ class _FailureLimit:
             raise OctogenSnapshotError(
                 f"More than {self._percent:g} % of lookups failed: {self._failed:,} of "
                 f"{self._total:,}. First error: {self._first_error} Nothing was published, and the "
-                "previous snapshot is unchanged. Rerun, or raise max_failed_percent."
+                "previous snapshot is unchanged. Rerun the asset, or increase max_failed_percent."
             )
         if self._in_a_row >= MAX_FAILURES_IN_A_ROW:
             raise OctogenSnapshotError(
                 f"{self._in_a_row} lookups in a row failed, even after retries. Last error: "
                 f"{row['error']} Nothing was published, and the previous snapshot is unchanged. "
-                "Rerun when the service is back."
+                "Rerun the asset when the service is available again."
             )
 
 
@@ -327,7 +327,6 @@ class DetailStatistics(ReadStatistics):
     first_error: str | None = None
 
     def add(self, frame: pl.DataFrame, *, carried_over: bool = False) -> None:
-        """Count the rows in a frame."""
         self.rows += len(frame)
         self.carried_over += len(frame) if carried_over else 0
         self.by_status.update(frame.get_column("status"))
@@ -339,7 +338,7 @@ class DetailStatistics(ReadStatistics):
         )
 
     def received(self, waiting: int) -> None:
-        """Count the rows received so far, including `waiting` rows that are not in a frame yet."""
+        """Update the number of received rows, of which `waiting` rows are not in a frame yet."""
         self.received_rows = self.rows + waiting
         self.requests_left = self.products - self.received_rows
 
@@ -361,10 +360,7 @@ class DetailStatistics(ReadStatistics):
         return {name: figure for name, figure in metrics.items() if figure is not None}
 
     def progress(self, subject: str) -> str:
-        """Return a line that describes the progress.
-
-        It begins with a subject, such as the asset's name.
-        """
+        """Return a line of progress for the log, which begins with the subject."""
         return (
             f"{subject}: {self.received_rows:,} of {self.products:,} products, "
             f"{self.cost(self.prices.lookup_usd)}{self.speed(self.products)}; "

@@ -84,7 +84,7 @@ def build_history_asset(
 ) -> dg.AssetsDefinition:
     """Build an asset that records how the rows in your table change over time.
 
-    As in a product history, each row holds the values that a table row had from `valid_from` until
+    As in a product history, each row contains the values of a table row from `valid_from` until
     just before `valid_to`. The columns `is_current`, `change` and `changed` are added; `changed`
     lists the tracked columns that changed. When a row leaves the table, its history row ends.
     `scan_history` reads the history, and `forget_snapshot` removes a snapshot from the history.
@@ -170,7 +170,7 @@ def require_product_history(asset: dg.AssetsDefinition, argument: str = "history
 
 
 def catalog_mapping(products: dg.AssetsDefinition) -> dg.PartitionMapping | None:
-    """Return the mapping between multi-partitions and catalogs; None for other partitions."""
+    """Return the partition mapping between products and history; None for Dagster's default."""
     partitions_def = products.partitions_def
     if not isinstance(partitions_def, dg.MultiPartitionsDefinition):
         return None

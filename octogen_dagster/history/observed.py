@@ -169,7 +169,7 @@ def read_observed(metadata: Mapping[str, str]) -> dict[datetime, Observation]:
 def observation_of(
     snapshot: pl.LazyFrame, file_metadata: Mapping[str, str], tracking: Tracking = PRODUCTS
 ) -> Observation:
-    """Return a snapshot's `Observation`, or raise an error if a key is null or a duplicate.
+    """Return a snapshot's `Observation`, or raise an error if a key is null or duplicated.
 
     A whole catalog without products counts as withdrawn, so its products stay current.
     """

@@ -117,7 +117,7 @@ def put_in(
 def take_out(
     history: pl.LazyFrame, at: datetime, observed: Observed, tracking: Tracking = PRODUCTS
 ) -> Iterator[pl.DataFrame]:
-    """Yield a history's sorted rows after removing the snapshot from the time `at`."""
+    """Yield a history's sorted rows after removing the snapshot with the time `at`."""
     is_touched = pl.any_horizontal(pl.col("valid_from", "valid_to") == at)
     touched = history.filter(is_touched, observed[at].is_covered)
     differing = touched.select(tracking.hashed.unique()).collect(engine="streaming").to_series()
@@ -254,7 +254,7 @@ def _merged(rows: pl.DataFrame, tracking: Tracking) -> pl.DataFrame:
 def history_metrics(
     history: pl.LazyFrame, at: datetime | None, tracking: Tracking = PRODUCTS
 ) -> Metrics:
-    """Return the change counts and median prices for the latest snapshot, which is from `at`."""
+    """Return the change counts and median prices for the latest snapshot, whose time is `at`."""
     last = pl.lit(at, TIME)  # null if there are no snapshots
     begins = pl.col("valid_from") == last
     changes = {name: (begins & (pl.col("change") == name)).sum() for name in CHANGES}
@@ -324,7 +324,7 @@ def _median_prices(products: pl.LazyFrame) -> Metrics:
 
 
 def price_drops(history: pl.LazyFrame, at: datetime | None, number: int) -> pl.DataFrame:
-    """Return the products with the largest percentage price drops in the snapshot from `at`."""
+    """Return the products with the largest percentage price drops in the snapshot at `at`."""
     moment = pl.lit(at, TIME)
     price, unit = known_price(pl.col("current_price")), pl.col("currency").str.to_lowercase()
     columns = [KEY.alias("key"), unit, price]

@@ -63,7 +63,7 @@ class Tracking:
 
     @classmethod
     def of_table(cls, key: tuple[str, ...], watched: Mapping[str, tuple[str, ...]]) -> Tracking:
-        """Return a `Tracking` without types, which the table's first snapshot provides."""
+        """Return a `Tracking` whose types are unknown until the table's first snapshot."""
         names = dict.fromkeys([*key, *(name for names in watched.values() for name in names)])
         return cls(key, watched, dict.fromkeys(names, pl.Null()))
 

@@ -191,7 +191,7 @@ def _existing(target: SnapshotTarget, file_metadata: Mapping[str, str]) -> pl.La
 def _time_of(
     stored: pl.LazyFrame, file_metadata: Mapping[str, str], tracking: Tracking
 ) -> datetime | None:
-    """Return the time at which a snapshot was read or, if that is unknown, was stored.
+    """Return the time when a snapshot was read or, if that is unknown, when it was stored.
 
     Return None for an empty product snapshot.
     """
@@ -220,7 +220,7 @@ def _is_known(
     contents: Contents,
     tracking: Tracking,
 ) -> bool:
-    """Return True if this version of the snapshot was already added to the history or removed."""
+    """Return True if this version of the snapshot was already added or removed."""
     if at in contents.observed:
         run_id = contents.observed[at].run_id
         return run_id != "" and run_id == file_metadata.get(RUN_ID)

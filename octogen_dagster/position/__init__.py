@@ -1,1 +1,1 @@
-"""Price positions: your prices compared with competitors' prices, from their history."""
+"""Price positions: your prices compared with competitors' prices from product histories."""

@@ -1,4 +1,4 @@
-"""The builder of price position assets."""
+"""build_price_position_asset: compare your prices with competitors' prices."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -45,25 +45,25 @@ def build_price_position_asset(
     unmatched_percent: float = 20,
     **asset_arguments: Any,
 ) -> dg.AssetsDefinition:
-    """Build an asset that compares your prices with competitors' prices in the last snapshots.
+    """Build an asset that compares your prices with competitors' prices in the latest snapshots.
 
-    Each row of your price list becomes one row, to which the asset adds the competitor's product
-    with the same URL. Rows without a match are included, and `status` gives the reason. To compute
-    the position on an earlier day, call `octogen_dagster.position.table.price_position`.
+    Each row of your price list becomes one row of the asset, together with the competitor's product
+    that has the same URL. Rows without a match are included, and `status` gives the reason. To
+    compute the position on an earlier day, call `octogen_dagster.position.table.price_position`.
 
-    The metadata show a summary, the products for which your price is highest compared with the
+    The metadata shows a summary, the products for which your price is highest compared with the
     competitor's, the number of rows by status (such as `octogen/matched` and `octogen/not_found`),
     the median index and a sample of unmatched rows. If your price list has the columns `brand` or
-    `category`, the metadata also have tables by brand or category. Two charts cover the last 30
+    `category`, the metadata also contains tables by brand or category. Two charts cover the last 30
     days: the price index, and how often you are cheaper or more expensive. `build_snapshot_checks`
     adds the checks `undercut_percent` and `unmatched_percent`, which warn if the percentage exceeds
-    its limit. The metadata include both percentages.
+    its limit. The metadata includes both percentages.
 
     Args:
-        histories: One or more assets built by `build_product_history_asset`. All their catalogs are
-            compared.
+        histories: One or more assets built by `build_product_history_asset`. The asset compares all
+            catalogs in these histories.
         price_list: Your price list: a frame, an asset or its key, with the columns `sku`,
-            `product_url` (a competitor's product page; a SKU can have several), `price` and
+            `product_url` (a competitor's product page; a SKU can have several pages), `price` and
             `currency`. Other columns are kept.
         name: The asset's name or `dagster.AssetSpec`. Defaults to the first history's name with
             `_position` in place of `_history`.
@@ -84,7 +84,7 @@ def build_price_position_asset(
         checked_price_list(price_list)
     elif not isinstance(price_list, dg.AssetsDefinition | dg.AssetKey):
         raise TypeError(
-            "price_list must be a polars.DataFrame, or an asset or its dagster.AssetKey, not a "
+            "price_list must be a polars.DataFrame, an asset or a dagster.AssetKey; got "
             f"{type(price_list).__name__}."
         )
     limits = {UNDERCUT: undercut_percent, UNMATCHED: unmatched_percent}
@@ -157,7 +157,7 @@ def _metadata(
     last_read: datetime | None,
     warn: Callable[[str], None],
 ) -> Metadata:
-    """Return a position's metadata, with a warning in place of each part that fails."""
+    """Return a position's metadata. If a part fails, log a warning and leave it out."""
     metadata: Metadata = {}
 
     def numbers() -> Metadata:

@@ -29,26 +29,28 @@ STATUSES = (
 )
 """The possible statuses of a row.
 
-If a URL has several products, the one whose status comes first here is used.
+If several products have the same URL, the product whose status comes first in this list is used.
 """
 POSITION_DESCRIPTIONS = {
     "status": "`matched`, or the reason for no match: `unpriced`, `not_found`, `gone`, "
     "`no_currency`, `other_currency`, `out_of_stock` or `no_price`.",
     "competitor_catalog_key": "The catalog that contains the competitor's product.",
     "competitor_uuid": "The competitor product's id in Octogen.",
-    "competitor_title": "The competitor product's title at that time.",
-    "competitor_price": "The competitor's price at that time, in `competitor_currency`.",
+    "competitor_title": "The competitor product's title at the time of the position.",
+    "competitor_price": "The competitor's price at the time of the position, in "
+    "`competitor_currency`.",
     "competitor_currency": "ISO 4217 code for `competitor_price`.",
     "competitor_in_stock": "True if the competitor's product was in stock; null if unknown.",
-    "competitor_since": "The time since which the competitor's price and stock have been the same "
-    "(UTC).",
-    "difference": "Your price minus the competitor's price; null without a match.",
-    "index": "Your price divided by the competitor's price. Above 1, you are more expensive.",
+    "competitor_since": "The time (UTC) from which the competitor's price and stock status apply.",
+    "difference": "Your price minus the competitor's price; null if the row has no match.",
+    "index": "Your price divided by the competitor's price. If it is above 1, you are more "
+    "expensive.",
     "competitors": "The number of matched competitor pages for the SKU; 0 if your currency is "
     "unknown and the competitors' currencies differ.",
     "cheapest_price": "The lowest competitor price for the SKU.",
-    "cheapest_url": "The product page with the lowest price.",
-    "rank": "1 if no competitor is cheaper, 2 if one is, and so on; null without your price.",
+    "cheapest_url": "The URL of the product page with the lowest price.",
+    "rank": "The rank of your price: 1 if no competitor is cheaper, 2 if one competitor is "
+    "cheaper, and so on; null if you have no price or no competitor matches.",
     "median_price": "The median competitor price for the SKU.",
     "median_index": "Your price divided by the median competitor price.",
 }
@@ -69,7 +71,7 @@ _IS_THERE, _CURRENCY, _NEXT = "octogen_is_there", "octogen_currency", "octogen_n
 _POINT, _FIRST, _LAST = "octogen_point", "octogen_first", "octogen_last"
 _NEVER = pl.lit(2**62, pl.Int64).cast(TIME)  # later than NOW
 NOW = datetime.max.replace(tzinfo=UTC)
-"""A time later than any snapshot, so that each row shows the last snapshot."""
+"""A time later than any snapshot, at which each product has its latest values."""
 _MAX_ROWS = 5
 _PAGE = [*PRODUCT_KEY, URL]
 _TRACKED = ["title", "current_price", "currency", "in_stock", "is_active"]
@@ -90,8 +92,8 @@ def price_position(
     is `matched` or the reason why there is no match: `unpriced` (your price or its currency is
     missing), `not_found` (no product in the history has this URL), `gone` (the product left its
     catalog), `no_currency` or `other_currency` (prices cannot be compared), `out_of_stock` or
-    `no_price`. Each row also has the SKU's cheapest competitor, the rank of your price, and its
-    ratio to the competitors' median price. A price of zero counts as missing.
+    `no_price`. Each row also has the SKU's cheapest competitor, the rank of your price, and the
+    ratio of your price to the competitors' median price. A price of zero counts as missing.
 
     Products are matched by normalized URL. Normalizing removes the scheme, leading `www.`, default
     port, trailing slash, fragment and campaign parameters. It also converts the host to lower case,
@@ -102,8 +104,8 @@ def price_position(
         history: A complete history from `scan_history` without `as_of`, or several such histories
             concatenated.
         price_list: Your price list, with the columns `sku`, `product_url` (a competitor's product
-            page; a SKU can have several), `price` and `currency`. Other columns are kept.
-        as_of: The time of the position. A date means its start in UTC, and None means the last
+            page; a SKU can have several pages), `price` and `currency`. Other columns are kept.
+        as_of: The time of the position. A date means midnight UTC, and None means the latest
             snapshots.
 
     Raises:
@@ -118,9 +120,9 @@ def price_position(
 def price_summary(position: pl.DataFrame, by: str | Sequence[str]) -> pl.DataFrame:
     """Summarize a price position, grouped by one or more columns.
 
-    The result has the columns in `by`, followed by: the number of SKUs (`skus`), of rows (`pairs`)
-    and of rows with a match (`matched`); the percentages of matches in which your price is lower
-    (`cheaper_percent`) or higher (`more_expensive_percent`); and the `median_index`.
+    The result contains the columns in `by`, the number of SKUs (`skus`), rows (`pairs`) and matched
+    rows (`matched`), the percentages of matched rows in which your price is lower
+    (`cheaper_percent`) or higher (`more_expensive_percent`), and the `median_index`.
 
     Args:
         position: A frame from `price_position`.
@@ -137,7 +139,7 @@ def price_index(
     days: int = 30,
     until: datetime | date | None = None,
 ) -> pl.DataFrame:
-    """Return the price index over time: today's price list against competitors' past prices.
+    """Return the daily price index, which compares your price list with competitors' past prices.
 
     The result has one row for each `day` (UTC) from the first snapshot to `until`. A day without
     changes repeats the values of the previous day. The columns are `index`, which is the geometric
@@ -145,11 +147,11 @@ def price_index(
     except `skus` and `pairs`.
 
     Args:
-        history: As in `price_position`.
-        price_list: As in `price_position`.
-        days: The number of days before `until`.
-        until: The time at which the index ends, such as the time of the last snapshot. A date is in
-            UTC. None means the last change in the history.
+        history: The history, as in `price_position`.
+        price_list: Your price list, as in `price_position`.
+        days: The maximum number of days, counted back from `until`.
+        until: The last day, or a time on this day, such as the time of the latest snapshot. Days
+            are in UTC. None means the day of the latest change in the history.
     """
     table = keyed(checked_price_list(price_list))
     rows = rows_on(history, table[URL])
@@ -201,19 +203,20 @@ def checked_price_list(price_list: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
     table = price_list.lazy().collect()
     if missing := [name for name in PRICE_LIST_COLUMNS if name not in table.columns]:
         raise UnfitTableError(
-            f"Your price list has no column {missing[0]!r}. It needs "
+            f"Your price list has no column {missing[0]!r}. The required columns are "
             f"{', '.join(PRICE_LIST_COLUMNS)}."
         )
     if taken := [name for name in table.columns if name in POSITION_DESCRIPTIONS]:
         raise UnfitTableError(
-            f"Your price list has a column {taken[0]!r}, but price positions add one. Rename yours."
+            f"Your price list has a column {taken[0]!r}, which is also a column of price "
+            "positions. Rename the column in your price list."
         )
     prices = table["price"].cast(pl.Float64, strict=False)
     wrong = table["price"].filter(prices.is_null() & table["price"].is_not_null())
     if not wrong.is_empty():
         raise UnfitTableError(
-            f"Your price list has {wrong[0]!r} in price, which is not a number. Use numbers, "
-            "such as 129.90."
+            f"The price {wrong[0]!r} in your price list is not a number. Use numbers, such as "
+            "129.90."
         )
     return table.with_columns(prices)
 
@@ -229,7 +232,7 @@ def keyed(price_list: pl.DataFrame) -> pl.DataFrame:
 
 
 def rows_on(history: pl.LazyFrame, pages: pl.Series) -> pl.DataFrame:
-    """Read the history rows for products at some URLs."""
+    """Read the history rows for the products at the given URLs."""
     wanted = pl.LazyFrame({URL: pages}).drop_nulls().unique()
     rows = history.select(*PRODUCT_KEY, "valid_from", "valid_to", *_TRACKED, "product_url")
     return (
@@ -242,7 +245,7 @@ def rows_on(history: pl.LazyFrame, pages: pl.Series) -> pl.DataFrame:
 
 
 def position_figures(position: pl.LazyFrame) -> dict[str, Any]:
-    """Return a position's number of rows by status, its percentages and its median index."""
+    """Return a position's row counts by status, its percentages and its median index."""
     by_status = [(pl.col("status") == each).sum().cast(pl.Int64).alias(each) for each in STATUSES]
     of_pairs = [each for each in _SUMMARY[1:] if each.meta.output_name() != MATCHED]
     found = position.select(*by_status, *of_pairs).collect(engine="streaming").row(0, named=True)
@@ -252,12 +255,11 @@ def position_figures(position: pl.LazyFrame) -> dict[str, Any]:
 
 
 def _position(rows: pl.DataFrame, price_list: pl.DataFrame, at: datetime) -> pl.DataFrame:
-    """Compute the position at a time. `rows` are the history rows for the price list's URLs."""
     return positions(rows, price_list.with_columns(pl.lit(at, TIME).alias(AT))).drop(AT)
 
 
 def pages_at(rows: pl.DataFrame, price_list: pl.DataFrame) -> pl.DataFrame:
-    """Add the product at each row's URL and time `AT` to a price list with URL keys."""
+    """Add the product that was at each row's URL at the time in its column `AT`."""
     there = _products(rows, price_list.select(URL, AT).unique())
     pairs = price_list.with_row_index(_ROW).join(there, on=[URL, AT], how="left")
     price, unit = pl.col("competitor_price"), pl.col("competitor_currency").str.to_lowercase()
@@ -285,7 +287,7 @@ def pages_at(rows: pl.DataFrame, price_list: pl.DataFrame) -> pl.DataFrame:
 
 
 def positions(rows: pl.DataFrame, price_list: pl.DataFrame) -> pl.DataFrame:
-    """Compute the position for each row of a keyed price list at the row's time `AT`."""
+    """Compute the position for each row of a keyed price list at the time in its column `AT`."""
     of_sku, price = ["sku", _CURRENCY, AT], pl.col("competitor_price")
     is_matched = pl.col(PAGE_STATUS) == MATCHED
     # A URL listed twice is one competitor, counted in its first row.
@@ -317,10 +319,10 @@ def positions(rows: pl.DataFrame, price_list: pl.DataFrame) -> pl.DataFrame:
 
 
 def lasting_at(rows: pl.DataFrame, moments: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
-    """Repeat each row for every moment `AT` at which it is valid.
+    """Repeat each row for every time (`AT`) in `moments` at which the row is valid.
 
-    Rows and moments are joined on `by`. Moments are sorted and numbered, so that a row's moments
-    are a range of numbers. No other combinations are built. A null in `by` matches nothing.
+    Rows and times are joined on `by`, in which null matches nothing. The times are sorted and
+    numbered, so that the times of a row are a range of numbers. No other combinations are built.
     """
     points = moments.select(*by, AT).unique().sort(*by, AT).with_row_index(_POINT)
     at = points[AT]
@@ -350,12 +352,12 @@ def lasting_at(rows: pl.DataFrame, moments: pl.DataFrame, by: Sequence[str]) -> 
 
 
 def _products(rows: pl.DataFrame, moments: pl.DataFrame) -> pl.DataFrame:
-    """Return the products at each URL and moment.
+    """Return the products at each URL and time in `moments`.
 
-    A product that was gone is shown as it was last seen.
+    A product that was gone at the time has its last known values.
     """
     values = ["competitor_price", "competitor_currency", "competitor_in_stock"]
-    # Rows from several histories overlap: a price lasts as long as any of them has it.
+    # Rows from several histories overlap: a price lasts as long as any history has it.
     until = pl.col("valid_to").fill_null(pl.col("valid_from").max()).cum_max().shift()
     begun = pl.when(pl.col("valid_from") <= until).then(None).otherwise("valid_from")
     rows = rows.with_columns(
@@ -364,7 +366,7 @@ def _products(rows: pl.DataFrame, moments: pl.DataFrame) -> pl.DataFrame:
         IN_STOCK.alias("competitor_in_stock"),
         pl.col("title").alias("competitor_title"),
     ).with_columns(begun.forward_fill().over(*_PAGE, *values).alias("competitor_since"))
-    # With several histories, the row that is current, or ended last, wins.
+    # If there are several histories, the row that is current or ended last is used.
     newest_last = [_GONE_AT, "valid_from", *values]
     return (
         lasting_at(_until_the_next(rows), moments, [URL])
@@ -388,9 +390,9 @@ def _products(rows: pl.DataFrame, moments: pl.DataFrame) -> pl.DataFrame:
 
 
 def _until_the_next(rows: pl.DataFrame) -> pl.DataFrame:
-    """Extend each row until the product has another row with the same URL.
+    """Extend each row until the product's next row with the same URL.
 
-    The row's actual end is kept in another column.
+    The row's original end is kept in the column `_GONE_AT`.
     """
     begins = rows.select(*_PAGE, pl.col("valid_from").alias(_NEXT)).sort(_NEXT)
     ends = rows.rename({"valid_to": _GONE_AT}).sort(_GONE_AT)
@@ -406,17 +408,15 @@ def _until_the_next(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def shares_preview(summary: pl.DataFrame, by: str) -> pl.DataFrame:
-    """Return a summary by one column as the cells of a preview table."""
     return cells_table(_share_cells(row, by) for row in summary.to_dicts())
 
 
 def unmatched_preview(position: pl.DataFrame) -> pl.DataFrame:
-    """Return unmatched rows as the cells of a preview table."""
     return cells_table(map(_unmatched_cells, position.to_dicts()))
 
 
 def _preview(position: pl.LazyFrame) -> pl.DataFrame:
-    """Return the rows in which your price is highest compared with the competitor's."""
+    """Return the rows in which your price is highest compared with the competitor's price."""
     dearest = position.sort("index", descending=True, nulls_last=True).head(_MAX_ROWS)
     return cells_table(map(_cells, dearest.collect().to_dicts()))
 
@@ -443,7 +443,6 @@ def _share_cells(row: Row, by: str) -> Cells:
 
 
 def _unmatched_cells(row: Row) -> Cells:
-    """Return an unmatched row as cells, with the last part of the URL as the link text."""
     end = (row["product_url"] or "").rstrip("/").rpartition("/")[2]
     return {
         "sku": row["sku"],
@@ -487,8 +486,9 @@ def position_checks(limits: Mapping[str, float]) -> dict[str, Check]:
         UNMATCHED: "pairs are unmatched",
     }
     descriptions = {
-        UNDERCUT: "Few matched rows have a competitor below your price.",
-        UNMATCHED: "The share of price-list rows without a match is small.",
+        UNDERCUT: "The percentage of matched rows with a competitor below your price is within "
+        "the limit.",
+        UNMATCHED: "The percentage of price-list rows without a match is within the limit.",
     }
     return {
         name: Check(descriptions[name], judge=judge(name, limit), warns=True)
@@ -497,4 +497,4 @@ def position_checks(limits: Mapping[str, float]) -> dict[str, Check]:
 
 
 POSITION_KIND = TableKind(descriptions=POSITION_DESCRIPTIONS, sentence=_sentence, preview=_preview)
-"""The table kind has no schema, because a price position also has the price list's columns."""
+"""The table kind has no schema, because positions also contain your price list's columns."""

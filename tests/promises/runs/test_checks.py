@@ -294,7 +294,7 @@ def test_more_or_fewer_rows_than_the_last_snapshots(asset: CheckedAsset) -> None
     found = asset.check("rows_within_bounds")
     assert not found.passed
     assert str(found.description).startswith(
-        "products has 69 rows; expected 70 to 130, based on 3 "
+        "products has 69 rows. The expected row count is 70 to 130, based on 3 "
     )
     assert "max_rows_change_percent" in str(found.description)
     assert numbers(found) == {
@@ -390,4 +390,4 @@ def test_a_run_of_several_partitions_checks_the_rows_of_all_and_compares_them_wi
     found = evaluations(asset.run(selection=CHECKS, tags=tags))
     assert numbers(found["nulls"])["rows"] == 200
     description = str(found["rows_within_bounds"].description)
-    assert description.startswith("products has 200 rows and no earlier snapshot")
+    assert description.startswith("products has 200 rows. There is no earlier snapshot")

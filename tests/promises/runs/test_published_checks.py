@@ -101,7 +101,7 @@ def test_a_column_that_loses_all_of_its_values(
         assert not found.passed
         assert found.metadata["octogen/lost_columns"].value == "currency"
         assert str(found.description).startswith("products, partition 'acme' has 50 rows. ")
-        assert "currency: all rows are null" in str(found.description)
+        assert "All values are null in currency" in str(found.description)
         assert nulls(max_null_percent={"currency": 100}).passed
 
 
