@@ -41,7 +41,7 @@ _MAX_REASON_LENGTH = 300
 
 
 class Login(NamedTuple):
-    """A successful login, including the token endpoint that accepts the refresh token."""
+    """A successful login. Its refresh token is valid at `token_endpoint`."""
 
     client_id: str
     redirect_uri: str
@@ -62,11 +62,11 @@ def login(
 ) -> Login:
     """Pass the login page's URL to `show`, wait for the login, and store it in `places`.
 
-    Without a `client_id`, the client from the last login is reused if it has the same redirect URI;
-    otherwise a new public client is registered. If the port in `redirect_uri` is 0, a free port is
-    used. Tokens are requested for `resource` unless the MCP server names a resource. If you pass
-    `authorization_server`, it must match the authorization server that the MCP server names.
-    `timeout` is in seconds. Raises `OSError` if the port is taken.
+    If `client_id` is None, the client from the last login is reused if it has the same redirect
+    URI. Otherwise, a new public client is registered. If the port in `redirect_uri` is 0, a free
+    port is used. Tokens are requested for `resource` unless the MCP server specifies a resource. If
+    you pass `authorization_server`, it must match the authorization server that the MCP server
+    specifies. `timeout` is in seconds. Raises `OSError` if the port is taken.
     """
     require_extras("The login to Octogen", "mcp")
     checked_url(mcp_url, "The MCP URL")
@@ -138,10 +138,10 @@ def _public_client(redirect_uri: str, scope: str) -> OAuthClientMetadata:
     from pydantic import AnyUrl
 
     class PublicClient(OAuthClientMetadata):
-        """An OAuth client that keeps its scopes.
+        """OAuth client metadata whose scopes cannot be replaced.
 
         The `mcp` package would replace them with the server's scopes, even if the server does not
-        name any. A login without `offline_access` lasts only minutes.
+        specify any. A login without `offline_access` lasts only minutes.
         """
 
         def __setattr__(self, name: str, value: object) -> None:
@@ -175,9 +175,9 @@ class _Storage:
                 client_id=known,
                 token_endpoint_auth_method="none",  # noqa: S106
             )
-            way = "leave it out" if client_id else f"delete {places.client_id.place}"
+            way = "omit the client id" if client_id else f"delete {places.client_id.place}"
             self.advice = (
-                f" If the login page does not know the client, {way}. The next login then "
+                f" If the login page does not recognize the client, {way}. The next login then "
                 "registers a new client."
             )
 
@@ -312,7 +312,7 @@ def _split_redirect_uri(redirect_uri: str) -> tuple[str, int, str]:
 def _check_page(
     mcp_url: str, page: str, metadata: OAuthMetadata | None, authorization_server: str | None
 ) -> None:
-    """Raise an error for a login over plain HTTP or at an unexpected authorization server."""
+    """Raise an error if the login page uses plain HTTP or an unexpected authorization server."""
     issuer = metadata and str(metadata.issuer)
     if authorization_server and issuer and issuer.rstrip("/") != authorization_server.rstrip("/"):
         raise OctogenMCPAuthenticationError(
@@ -325,7 +325,7 @@ def _check_page(
         checked_url(str(metadata.token_endpoint) if metadata else "", "The token endpoint")
     except ValueError as error:
         raise OctogenMCPAuthenticationError(
-            f"Octogen's MCP at {mcp_url} points to an untrusted login. {error}"
+            f"Octogen's MCP at {mcp_url} points to an untrusted login page. {error}"
         ) from None
 
 

@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from octogen_dagster.storage.buckets import Bucket
 
 LEASE_SECONDS = 240.0
-"""How long a lease keeps other processes out.
+"""How long a lease is valid, in seconds. Other processes wait until it is released or expires.
 
 A token exchange always ends before its lease expires.
 """
 
 _FIRST_WAIT, _MAX_WAIT = 0.02, 1.0
 _MAX_REFUSALS = 5
-"""Maximum number of consecutive rejected writes if no other process writes.
+"""Number of consecutive rejected writes after which a store seems to reject all of them.
 
 Concurrent writes can cause a few rejections.
 """
@@ -49,17 +49,17 @@ _guards: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
 
 class ReplacedSecretError(OctogenMCPAuthenticationError):
-    """Raised if the secret was replaced since it was read."""
+    """The secret was replaced by another process after it had been read."""
 
 
 @dataclass(unsafe_hash=True)
 class SecretObject:
     """A one-word secret in a bucket object.
 
-    It is replaced only if the object's version has not changed. Writers hold a lease, which is a
-    second object. A process creates the lease only if it does not exist, or replaces an expired
-    lease only if its version has not changed. `initial` is the secret as long as the object is
-    missing.
+    It is replaced only if the object's version has not changed. A process that replaces it holds a
+    lease, which is a second object. A lease is created only if no lease exists. An expired lease is
+    replaced only if its version has not changed. As long as the object is missing, the secret is
+    `initial`.
     """
 
     uri: str
@@ -79,9 +79,9 @@ class SecretObject:
 
     @contextlib.contextmanager
     def locked(self, within: Deadline) -> Iterator[Deadline]:
-        """Hold this object's lease during the block.
+        """Hold the object's lease while the `with` block runs.
 
-        If another process holds it, wait until a deadline.
+        If another process holds the lease, wait for it until the deadline.
         """
         guard = _guards[self.uri]
         if not guard.acquire(timeout=within.left):
@@ -115,7 +115,7 @@ class SecretObject:
                 if lease.holder == holder or not now < lease.until < now + 2 * LEASE_SECONDS:
                     refusals = refusals + 1 if version == refused else 0
                     if refusals == _MAX_REFUSALS:
-                        self._read(self._lease_key)  # or it exists but is not readable
+                        self._read(self._lease_key)  # raises if the lease is not readable
                         raise self._no_conditions()
                     own = msgspec.json.encode(_Lease(holder, now + LEASE_SECONDS))
                     # Counted from before the request, so it never expires later for this process.
@@ -189,9 +189,9 @@ class SecretObject:
         return None, b""
 
     def _read(self, key: str) -> tuple[object, bytes]:
-        """Return an object's version and text.
+        """Return an object's version and content.
 
-        If the object does not exist, return None and an empty string.
+        If the object does not exist, return None and empty bytes.
         """
         try:
             return self._bucket.read(key)
@@ -236,7 +236,7 @@ class SecretObject:
 
 
 def _condition(version: object) -> object:
-    """Return the condition for a write that replaces only this version of an object."""
+    """Return the part of an object's version that a conditional write compares."""
     return version[:2] if isinstance(version, tuple) else version
 
 
@@ -256,7 +256,7 @@ def _opened(folder: str) -> Bucket:
 
 
 class _Lease(msgspec.Struct):
-    """A lease: its holder and its expiry."""
+    """A lease on an object. It expires at `until`, in seconds since 1970."""
 
     holder: str = ""
     until: float = 0.0

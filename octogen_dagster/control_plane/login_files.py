@@ -1,4 +1,4 @@
-"""Login files. Each file contains a one-word secret that several processes read and replace."""
+"""Stores login secrets in files, which several processes can read and replace."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _MAX_WRITE_SECONDS = 3600.0
 class SecretFile(NamedTuple):
     """A one-word secret in a file that only its owner can read. The file is replaced atomically.
 
-    Links are followed. Messages call the file `purpose`. As long as the file is empty, the secret
-    is `initial`.
+    Symbolic links are followed. Error messages refer to the file by its `purpose`. As long as the
+    file is empty, the secret is `initial`.
     """
 
     name: str | os.PathLike[str]
@@ -85,7 +85,7 @@ class SecretFile(NamedTuple):
             lock.release()
 
     def require(self) -> None:
-        """Raise an error if the file is missing, or if it is a pipe or device, which might hang."""
+        """Raise an error if the file is missing or is not a regular file: a pipe might hang."""
         try:
             is_file = stat.S_ISREG(self.path.stat().st_mode)
         except OSError as error:

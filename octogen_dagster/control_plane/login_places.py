@@ -19,10 +19,10 @@ SecretPlace: TypeAlias = SecretFile | SecretObject
 
 
 class LoginPlaces(NamedTuple):
-    """The places to which a login is written, and from which later logins and refreshes read it.
+    """The files or bucket objects that store a login.
 
-    The redirect URI is registered with the client. If there is no place to store it, every login
-    registers a new client.
+    The redirect URI is registered with the OAuth client. If the redirect URI is not stored, every
+    login registers a new client.
     """
 
     refresh_token: SecretPlace
@@ -38,7 +38,7 @@ class LoginPlaces(NamedTuple):
         *,
         token_uri: str | None = None,
     ) -> LoginPlaces:
-        """Return the places that store a login.
+        """Return the files or bucket objects that store a login.
 
         The paths default to the files that Octogen's commands use.
         """
@@ -67,7 +67,7 @@ def secret_at(
 ) -> SecretPlace:
     """Return the secret at a path or object URL.
 
-    As long as it is empty, the secret is `initial`.
+    As long as the file is empty or the object is missing, the secret is `initial`.
     """
     scheme, is_url, path = str(place).partition("://")
     if not is_url or scheme == "file":
@@ -77,7 +77,7 @@ def secret_at(
     _, _, key = bucket_of(str(place), "token_uri", "a path")
     if not key:
         raise ValueError(
-            f"token_uri {str(place)!r} does not name an object. Add the name of an object in the "
+            f"token_uri {str(place)!r} contains no object name. Add the name of an object in the "
             f"bucket, such as {str(place).rstrip('/')}/octogen/login."
         )
     return SecretObject(str(place), purpose, initial)

@@ -1,4 +1,4 @@
-"""Refresh tokens: exchange them for access tokens at the token endpoint.
+"""Exchanges refresh tokens for access tokens at the token endpoint.
 
 Octogen replaces a refresh token with each use and invalidates the old token before it responds.
 Processes that share a token therefore take turns. An exchange has its own timeout, which does not
@@ -43,13 +43,13 @@ _STORE_TIMEOUT = 30.0
 """How long to retry storing a token if the bucket does not respond, in seconds."""
 
 _MAX_STORE_SECONDS = 120.0
-"""The part of the lease that is reserved for storing a token.
+"""The time before the lease expires that is reserved for storing a token, in seconds.
 
 The last retry takes up to 90 seconds.
 """
 
 _LOCK_GRACE_SECONDS = 0.2
-"""Extra waiting time in seconds, in which the lock can raise its own timeout error."""
+"""Additional time to wait for a lock, in seconds, so that it can raise its own timeout error."""
 
 _RENEWED_BEFORE_SECONDS = 30.0
 _MAX_LIFE_SECONDS = 1e9
@@ -58,7 +58,7 @@ _LOGGER = logging.getLogger(__name__)
 
 @dataclass(unsafe_hash=True)
 class SecretInMemory:
-    """A secret in memory, where a new value is lost when the process ends."""
+    """A secret that is kept in memory. A new value is lost when the process ends."""
 
     initial: SecretStr
     _replacement: SecretStr | None = field(default=None, compare=False)
@@ -88,9 +88,9 @@ Secret: TypeAlias = SecretPlace | SecretInMemory
 class Refresh:
     """Exchanges a refresh token for an access token, and stores the new refresh token.
 
-    The exchange can take one to two minutes. It runs in a thread, which goes on after an interrupt
-    or a caller's deadline. Before the process exits, it waits for the exchange. If a caller has
-    given up, the next caller gets the result.
+    The exchange can take one to two minutes. It runs in a thread that continues after an interrupt
+    or the caller's deadline. The process waits for the exchange before it exits. If a caller has
+    stopped waiting, the next caller receives the result.
     """
 
     def __init__(self, refresh_token: Secret, client_id: Secret, endpoint: str) -> None:
@@ -257,24 +257,24 @@ class Refresh:
 
 
 _Locked: TypeAlias = tuple[str, SecretStr, Deadline, contextlib.ExitStack]
-"""The client id, the refresh token, the token's lock, and the time at which the lock expires."""
+"""The client id, the refresh token, the time at which the token's lock expires, and the lock."""
 
 
 def _unlock(locking: Future[_Locked]) -> None:
-    """Release a lock if no caller waits for it any longer."""
+    """Release a lock that was acquired after the caller had stopped waiting for it."""
     if not locking.exception():
         locking.result()[-1].close()
 
 
 def _is_of_no_use(done: Future[Issued]) -> bool:
-    """Return True if an abandoned exchange failed, never began, or ended too long ago."""
+    """Return True if an abandoned exchange returned no access token, or the token has expired."""
     if done.cancelled():
         return True
     return done.exception() is not None or done.result().renewed_at <= time.monotonic()
 
 
 _Tokens = tuple[Issued | None, SecretStr | None]
-"""The tokens in a response. There is no refresh token if the old one remains valid."""
+"""The access token and the new refresh token, which is None if the old one remains valid."""
 
 
 def _parsed_tokens(subject: str, response: httpx2.Response) -> _Tokens:

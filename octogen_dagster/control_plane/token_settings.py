@@ -1,4 +1,4 @@
-"""Chooses the source of access tokens from the configuration."""
+"""Selects the source of access tokens that the configuration specifies."""
 
 from __future__ import annotations
 
@@ -74,15 +74,15 @@ def access_tokens(
         client = secret_at(client_id_file, "client id")
     else:
         raise OctogenMCPAuthenticationError(
-            "The refresh token needs its OAuth client id. Set OCTOGEN_MCP_CLIENT_ID_FILE or "
-            "OCTOGEN_MCP_CLIENT_ID."
+            "The refresh token can be used only with its OAuth client id. Set "
+            "OCTOGEN_MCP_CLIENT_ID_FILE or OCTOGEN_MCP_CLIENT_ID."
         )
     return _refreshed_token(held, client, token_endpoint or host_token_endpoint(host))
 
 
 @functools.lru_cache(maxsize=16)
 def _refreshed_token(held: Secret, client_id: Secret, endpoint: str) -> AccessToken:
-    """Return the access token for a login, shared by all sessions in the process."""
+    """Return the access token source for a login. All sessions in the process share it."""
     return AccessToken(
         Refresh(held, client_id, endpoint),
         f"The token endpoint {endpoint} returned the access token that Octogen's MCP has just "

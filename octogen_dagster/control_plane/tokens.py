@@ -1,4 +1,4 @@
-"""Access tokens for Octogen's MCP, which are either fixed or printed by a command.
+"""Provides access tokens for Octogen's MCP: a fixed token, or a token that a command prints.
 
 Also retries calls.
 """
@@ -39,7 +39,7 @@ _Value = TypeVar("_Value")
 
 
 class Issued(NamedTuple):
-    """An access token, and the time at which it is replaced (as `time.monotonic`)."""
+    """An access token, and the time after which it is renewed (see `time.monotonic`)."""
 
     token: SecretStr
     renewed_at: float = math.inf
@@ -48,8 +48,8 @@ class Issued(NamedTuple):
 class AccessToken:
     """The access token that all sessions in a process share.
 
-    `obtain` gets a new token before the caller's deadline. If it returns the token that the service
-    has just rejected, `refused` is raised.
+    `obtain` returns a new token before the caller's deadline. If it returns the token that the
+    service has just rejected, an error with the text `refused` is raised.
     """
 
     def __init__(self, obtain: Callable[[Deadline], Issued], refused: str) -> None:
@@ -59,7 +59,7 @@ class AccessToken:
         self._issued: Issued | None = None
 
     def get(self, within: Deadline, refused: SecretStr | None = None) -> SecretStr:
-        """Return a valid token other than `refused`, which the service has just rejected."""
+        """Return a valid token. Never return `refused`, a token that was just rejected."""
         if not self._guard.acquire(timeout=within.left):
             raise OctogenTimeoutError(
                 f"Another thread did not get an access token within {within.seconds:g} s. Try "
@@ -77,7 +77,7 @@ class AccessToken:
 
 
 def given_token(access_token: SecretStr) -> AccessToken:
-    """Return the source for a fixed access token, which cannot be renewed."""
+    """Return a source for a fixed access token. When the token expires, calls raise an error."""
     token = parsed_word(access_token.get_secret_value())
     if token is None:
         raise OctogenMCPAuthenticationError(
@@ -91,10 +91,11 @@ def given_token(access_token: SecretStr) -> AccessToken:
 
 
 class TokenCommand:
-    """A command that prints a token, on its first line or as JSON with `access_token`.
+    """A command that prints a token on its first line, or JSON with the key `access_token`.
 
-    The command's output and arguments might be secret. Errors never quote the output. The arguments
-    are stored in an object, so that tracebacks that show local variables do not contain them.
+    The command's output and arguments might contain secrets. Errors never quote the output. The
+    arguments are stored in an object, so that tracebacks that show local variables do not contain
+    them.
     """
 
     def __init__(self, command: str, timeout: float = DEFAULT_TIMEOUT) -> None:
@@ -140,7 +141,7 @@ class TokenCommand:
                 problem = "printed no token (a single word without whitespace)"
             del process, printed  # keep their content out of tracebacks that show locals
         raise OctogenMCPAuthenticationError(
-            f"The token command {problem}. Run it by hand, without a shell, to see why."
+            f"The token command {problem}. To find the cause, run it manually without a shell."
         )
 
 
@@ -156,8 +157,8 @@ def with_retries(
 ) -> _Value:
     """Make a call, and retry transient failures until the deadline.
 
-    A call that is not `repeatable` is retried only after a rate limit error, because such a call
-    was not carried out.
+    A call that is not `repeatable` is retried only after a rate limit error, because in that case
+    the call was not executed.
     """
     policy, failures = DEFAULT_RETRY, 0
     while True:

@@ -1,4 +1,4 @@
-"""Octogen's MCP tools for shared catalogs, as typed calls for synchronous callers."""
+"""A synchronous, typed client for Octogen's MCP tools that manage shared catalogs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _T = TypeVar("_T")
 
 
 class SharedListing(msgspec.Struct, rename="camel", frozen=True):
-    """A listing that Octogen shares. Fields missing from the response are None."""
+    """A listing that Octogen shares. Fields that are missing in the response are None."""
 
     catalog_key: str | None = None
     listing_resource: str | None = None
@@ -56,7 +56,7 @@ class Cell(SharedListing, rename="camel", frozen=True):
 
     `listing` is None until Octogen has created the listing. `status` is `preparing`,
     `awaiting_subscription`, `active`, `source_stale`, `refresh_failed`, `access_grant_failed`,
-    `removing`, or a status newer than this package.
+    `removing`, or a status that was introduced after this package was released.
     """
 
     subscriber_id: str | None = None
@@ -97,7 +97,7 @@ class OctogenMCP:
     """Client for Octogen's control plane over MCP, for use in a `with` statement.
 
     The first call opens a connection. A failed call closes the connection, and the next call opens
-    a new one. If a token is rejected, each call gets a new token once.
+    a new one. If a token is rejected, the call is repeated once with a new token.
     """
 
     def __init__(
@@ -141,14 +141,14 @@ class OctogenMCP:
         return [each for each in listings if not catalogs or each.catalog_key in catalogs]
 
     def subscribers(self) -> tuple[list[Subscriber], list[Cell]]:
-        """Return the organization's subscribers and the catalog states (cells) of all."""
+        """Return the organization's subscribers, and all their cells (catalog states)."""
         tool = "list_bigquery_subscribers"
         found = _converted(tool, self._call(tool, {}), _Subscribers)
         subscribers = [_entry(each, Subscriber) for each in found.subscribers or ()]
         return subscribers, [_entry(each, Cell) for each in found.cells or ()]
 
     def register(self, project: str, principal: str) -> tuple[Subscriber, list[Cell]]:
-        """Register a principal as a subscriber; return it with its catalog states (cells)."""
+        """Register a principal as a subscriber. Return the subscriber and its catalog states."""
         tool = "register_bigquery_subscriber"
         request = {"subscriberProjectId": project, "subscriberPrincipal": principal}
         value = self._call(tool, {"request": request}, repeatable=False)
@@ -179,7 +179,7 @@ class OctogenMCP:
         return _entry(_converted(tool, self._call(tool, arguments), dict[str, Any]), Cell)
 
     def _call(self, tool: str, arguments: Mapping[str, Any], *, repeatable: bool = True) -> Any:
-        """Call a tool and return its value. Pass `repeatable` if it is safe to repeat the call."""
+        """Call a tool and return its value. `repeatable` is False if a retry might do harm."""
         with self._guard:
             # One call at a time: `_exchange` holds a single token and status.
             within = Deadline.after(self._deadline)
@@ -215,7 +215,7 @@ class OctogenMCP:
             self._resources.close()
         except Exception as error:  # explains why the connection was lost
             failures += leaf_errors(error)
-        subject = f"Octogen's MCP at {self._url}, called for {tool},"
+        subject = f"Octogen's MCP tool {tool} at {self._url}"
         # Raised outside the handler: errors from the `mcp` package hold requests with the token.
         raise _call_error(subject, failures, self._exchange, self._timeout)
 
@@ -249,7 +249,7 @@ def _converted(tool: str, value: Any, kind: type[_T]) -> _T:
 
 
 def _entry(value: Any, kind: type[_T]) -> _T:
-    """Convert an object's text fields; fields of other types are ignored.
+    """Convert the text fields in an object, and ignore fields of other types.
 
     As a result, one malformed entry does not make the whole call fail.
     """
@@ -259,7 +259,7 @@ def _entry(value: Any, kind: type[_T]) -> _T:
 
 
 class _Exchange:
-    """The token and the HTTP status of the current call.
+    """The current call's token and HTTP status.
 
     The `mcp` package hides the status of rejected requests.
     """
@@ -286,9 +286,10 @@ class _Exchange:
 async def open_client(
     url: str, seconds: float, *, read_timeout: float | None = None, **http_options: Any
 ) -> AsyncIterator[Client]:
-    """Open a session.
+    """Open a session with an MCP server.
 
-    `seconds` is the time limit for a network operation, `read_timeout` for a response.
+    `seconds` is the time limit for each network operation, and `read_timeout` is the time limit for
+    a response.
     """
     import httpx2
     from mcp import Client
@@ -309,9 +310,9 @@ async def open_client(
 
 
 def _tool_value(tool: str, result: CallToolResult, exchange: _Exchange) -> Any:
-    """Return a result's structured content or parsed JSON text.
+    """Return the structured content in a tool's result, or its text, parsed as JSON.
 
-    Raise an error if the result is a failure.
+    Raise an error if the tool failed.
     """
     text = "\n".join(block.text for block in result.content if block.type == "text")
     value: Any = result.structured_content
@@ -339,13 +340,13 @@ def _tool_failure(tool: str, code: str | None, reason: str) -> OctogenMCPError:
     if code == "not_authorized":
         return OctogenMCPError(
             f"Octogen's MCP tool {tool} rejected the login ({reason}). The login must belong to an "
-            "owner or admin of the organization. Let one of them run `octogen-dagster login`.",
+            "owner or admin of the organization. Ask one of them to run `octogen-dagster login`.",
             code=code,
         )
     if code == "request_failed":
         return OctogenMCPError(
-            f"Octogen's MCP tool {tool} failed at Google ({reason}). Try again later. If the error "
-            "persists, ask Octogen.",
+            f"Octogen's MCP tool {tool} failed because of a Google error ({reason}). Try again "
+            "later. If the error persists, contact Octogen.",
             retry_after=0.0,
             code=code,
         )
@@ -366,9 +367,9 @@ def leaf_errors(error: BaseException) -> Iterator[BaseException]:
 def _call_error(
     subject: str, failures: Sequence[BaseException], exchange: _Exchange, timeout: float
 ) -> OctogenError:
-    """Return the error for a failure in the `mcp` package.
+    """Convert errors from the `mcp` package to an Octogen error.
 
-    Any other exception is a defect and raised unchanged.
+    Any other exception is a defect in this package and is raised unchanged.
     """
     import httpx2
     from anyio import BrokenResourceError, ClosedResourceError
@@ -400,7 +401,7 @@ def _call_error(
 
 
 def _refusal(subject: str, error: MCPError, exchange: _Exchange) -> OctogenError:
-    """Return the error for a JSON-RPC error or an HTTP status."""
+    """Convert a JSON-RPC error or an HTTP status to an Octogen error."""
     status, reason = exchange.status, exchange.shown(error.message)
     if error.code == _RATE_LIMITED:
         data = error.data if isinstance(error.data, dict) else {}
@@ -413,7 +414,7 @@ def _refusal(subject: str, error: MCPError, exchange: _Exchange) -> OctogenError
         )
     if status == 401:
         return OctogenMCPAuthenticationError(
-            f"{subject} rejected the access token (401). Set a new one, or run "
+            f"{subject} rejected the access token (401). Set a new token, or run "
             "`octogen-dagster login` again."
         )
     if status == 429 or status >= 500:
@@ -424,8 +425,8 @@ def _refusal(subject: str, error: MCPError, exchange: _Exchange) -> OctogenError
         )
     if status >= 400:
         return OctogenMCPError(
-            f"{subject} rejected the request with {status} ({reason}). Check the MCP server's URL "
-            "and that the login is allowed to use it."
+            f"{subject} rejected the request with {status} ({reason}). Check the MCP server's URL, "
+            "and check that the login has access to this server."
         )
     return OctogenMCPError(
         f"{subject} returned no result ({error.code}: {reason}). Check the MCP server's URL, or "
