@@ -169,7 +169,7 @@ def octogen_asset(
 
 
 def _executed(asset: Callable[..., Any], execute: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function with the same signature as the asset's function that calls `execute`."""
+    """Return a function that calls `execute` and has the signature of the asset's function."""
 
     @functools.wraps(asset)
     def compute(*args: Any, **arguments: Any) -> Any:
@@ -211,7 +211,6 @@ def asset_key(arguments: Mapping[str, Any]) -> dg.AssetKey:
 
 
 def io_manager_key(asset: dg.AssetsDefinition) -> str:
-    """Return the asset's IO manager key."""
     key: str = dagster_private(asset, "get_io_manager_key_for_asset_key")(asset.key)
     return key
 
@@ -223,12 +222,12 @@ def output_manager(context: dg.AssetExecutionContext) -> tuple[str, Any]:
 
 
 def keeps_snapshots(manager: Any) -> bool:
-    """Return True for a `ParquetSnapshotIOManager`, a class that this module cannot import."""
+    """Return True for a `ParquetSnapshotIOManager`. The class itself is not imported."""
     return hasattr(manager, "publication")
 
 
 class _RunEndedError(dg.DagsterError, dg.DagsterExecutionInterruptedError):
-    """The run was interrupted and must end. Dagster does not retry an interrupt of this type."""
+    """Raised to end an interrupted run. Dagster does not retry a step after this error."""
 
 
 @contextmanager

@@ -18,7 +18,7 @@ _OBSERVED = dg.DagsterEventType.ASSET_OBSERVATION
 def latest_ids(
     instance: dg.DagsterInstance, asset: dg.AssetKey, partitions: Collection[str] | None = None
 ) -> Mapping[str, int]:
-    """Return the storage ID of the latest materialization, by partition."""
+    """Return the storage ID of each partition's latest materialization."""
     read = dagster_private(instance, "get_latest_storage_id_by_partition")
     ids: Mapping[str, int] = read(asset, _MADE, None if partitions is None else set(partitions))
     return ids
@@ -47,7 +47,7 @@ def catalog_version(data_version: str) -> str:
 
 
 def latest_versions(instance: dg.DagsterInstance, asset: dg.AssetKey) -> dict[str, str]:
-    """Return, for each partition, the catalog version that was last read.
+    """Return the catalog version that was last read for each partition.
 
     This is the latest materialization's catalog version, or a later version with the same rows.
     """

@@ -31,7 +31,10 @@ class NamedSettings(BaseModel):
 
 
 class Settings(NamedSettings, dg.ConfigurableResource[Any]):
-    """Base class for settings that can be `dagster.EnvVar`s, whose values are read when needed."""
+    """Base class for resources whose settings can be `dagster.EnvVar`s.
+
+    The environment variables are read when the settings are used.
+    """
 
     error: ClassVar[type[OctogenError]]
     """The error that is raised if an environment variable is not set."""

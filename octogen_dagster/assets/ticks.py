@@ -42,7 +42,10 @@ PARTITION_TAG = "dagster/partition"
 
 _FIRST_WAIT, _MAX_WAIT = 600.0, 6 * 3600.0
 MEMORY_SECONDS = 2 * 24 * 3600.0
-"""How long a requested run counts as a try. Repeated failures reach the maximum wait earlier."""
+"""How long a requested run counts as a try.
+
+If a key always fails, the wait before its next retry reaches the maximum before this time.
+"""
 _RESUMED_SECONDS = 24 * 3600.0
 """How long after an interrupted tick Dagster can still launch the runs that the tick requested."""
 _LONGEST_RUN_SECONDS = 7 * 24 * 3600.0
@@ -51,7 +54,7 @@ _LONGEST_RUN_SECONDS = 7 * 24 * 3600.0
 Unless run monitoring is enabled, Dagster never marks such a run as failed.
 """
 _MOST_ZONES_SECONDS = 24 * 3600.0
-"""Maximum offset of run times, which PostgreSQL stores in its session's time zone."""
+"""Maximum offset of run times, because PostgreSQL stores them in its session's time zone."""
 _REQUESTS_IN_A_QUERY = 500
 
 _UNFINISHED = [
@@ -69,7 +72,6 @@ KeyRange = tuple[str, str]
 
 
 def request_tag(name: str) -> str:
-    """Return a request's tag value."""
     return hashlib.sha256(name.encode()).hexdigest()[:12]
 
 
@@ -247,7 +249,6 @@ def most_in_a_run(asset: dg.AssetsDefinition) -> int:
 def run_request(
     first: str, last: str, *, tags: Mapping[str, str], **arguments: Any
 ) -> dg.RunRequest:
-    """Return the run request for one partition or a range."""
     if first == last:
         return dg.RunRequest(partition_key=first, tags=tags, **arguments)
     of_range = {RANGE_START_TAG: str(first), RANGE_END_TAG: str(last)}
@@ -373,7 +374,7 @@ def read_busy(
 
 
 def _may_be_at_work(run: dg.RunRecord, now: float) -> bool:
-    """Return False if a run seems dead, or was never launched because the daemon stopped."""
+    """Return False if a run seems to be dead, or if the daemon stopped before it was launched."""
     status = run.dagster_run.status
     if status in _BEFORE_START:
         return abs(now - _requested_at(run)) < _RESUMED_SECONDS

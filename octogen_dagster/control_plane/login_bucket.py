@@ -38,7 +38,7 @@ A token exchange always ends before its lease expires.
 
 _FIRST_WAIT, _MAX_WAIT = 0.02, 1.0
 _MAX_REFUSALS = 5
-"""Number of consecutive rejected writes after which a store seems to reject all of them.
+"""After this number of rejections in a row, a store is assumed to reject conditional writes.
 
 Concurrent writes can cause a few rejections.
 """

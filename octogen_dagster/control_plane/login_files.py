@@ -85,7 +85,7 @@ class SecretFile(NamedTuple):
             lock.release()
 
     def require(self) -> None:
-        """Raise an error if the file is missing or is not a regular file: a pipe might hang."""
+        """Raise an error if the file is missing, or is a pipe or a device, which might hang."""
         try:
             is_file = stat.S_ISREG(self.path.stat().st_mode)
         except OSError as error:

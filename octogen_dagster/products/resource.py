@@ -193,7 +193,7 @@ class OctogenResource(NamedSettings, dg.ConfigurableResource[Any], _Operations):
 
     @classmethod
     def _is_cm_resource_cls(cls) -> bool:
-        """Return False, because catalog sources need no setup. Dagster would require `with`."""
+        """Return False, so that Dagster does not require a `with` statement for this resource."""
         return False
 
     @field_validator("reserved_percent", "max_extra_pages_percent")

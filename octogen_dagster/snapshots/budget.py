@@ -47,7 +47,7 @@ _NOTHING = Spent()
 
 @contextlib.contextmanager
 def shared_budget(step: PublishingStep, spending: RunSpending | None) -> Iterator[None]:
-    """Share the budget with a run's other steps and attempts, and record the costs in this block.
+    """Share a run's budget with its other steps and attempts, and record the `with` block's costs.
 
     Costs are recorded even if no budget is set, because a failed read does not report them anywhere
     else.
@@ -111,7 +111,7 @@ def _inherited(instance: dg.DagsterInstance, run_id: str) -> dict[str, Spent]:
 
 
 def spent(tags: Mapping[str, str]) -> dict[str, Spent]:
-    """Return the amount that each step has spent, including inherited amounts, from run tags."""
+    """Read from a run's tags how much each step has spent, including inherited amounts."""
     steps = {
         tag.removeprefix(prefix): None
         for tag in tags
@@ -126,7 +126,7 @@ def spent(tags: Mapping[str, str]) -> dict[str, Spent]:
 
 
 def own_spent(run: dg.DagsterRun, parent: dg.DagsterRun | None) -> dict[str, Spent]:
-    """Return the amount that each step in a run has spent, without inherited amounts."""
+    """Return how much each step in a run has spent, without inherited amounts."""
     before = spent(parent.tags) if parent else {}
     return {step: now - before.get(step, _NOTHING) for step, now in spent(run.tags).items()}
 

@@ -100,7 +100,7 @@ class Failures:
         return bool(self._texts or self._unchecked)
 
     def raise_any(self, partitions: int, untried: Sequence[str] = ()) -> None:
-        """Fail the step if any partition failed. A transient error lets Dagster retry the step."""
+        """Fail the step if any partition failed. Dagster can retry it after a transient error."""
         if not self:
             return
         asset = self._asset.to_user_string()

@@ -195,9 +195,9 @@ class SnapshotFile(NamedTuple):
 class Snapshots:
     """An input's snapshots, opened on demand.
 
-    Annotate an input with this class to load it this way with a `ParquetSnapshotIOManager`. It
-    provides the partitions mapped to the run's partitions. A frame keeps its file open, so open
-    many partitions one after another.
+    If the IO manager is a `ParquetSnapshotIOManager`, an input that is annotated with this class
+    contains the partitions that are mapped to the run's partitions. Each frame keeps its file open,
+    so open many partitions one after another.
 
     Methods take a partition key, or None for an asset without partitions. They raise
     `OctogenSnapshotError` if a snapshot does not exist, is damaged or cannot be reached.

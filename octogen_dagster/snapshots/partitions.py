@@ -142,7 +142,6 @@ class PartitionLayout:
             before = self.before(before)
 
     def _split(self, partition_key: str) -> tuple[str | None, str | None]:
-        """Return a partition's catalog key and time key."""
         if self._names is None:
             return (partition_key, None) if self.times is None else (None, partition_key)
         assert isinstance(self._definition, dg.MultiPartitionsDefinition)
@@ -189,7 +188,7 @@ def catalog_of(partition_key: str) -> str:
 
 
 class SnapshotKeys:
-    """The keys under which the store contains an asset's snapshots.
+    """The store keys of an asset's snapshots.
 
     The asset `a/b` is stored as `a/b.parquet`, and its partition `k` as `a/b/k.parquet`.
     `partition` is the selected partition. It is None if the asset has no partitions or none is
@@ -210,7 +209,6 @@ class SnapshotKeys:
 
     @property
     def has_times(self) -> bool:
-        """True if the asset has time partitions."""
         return self._partitions.times is not None
 
     @property

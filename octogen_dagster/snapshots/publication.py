@@ -79,7 +79,6 @@ class PublishingStep:
 
     @classmethod
     def of(cls, context: dg.AssetExecutionContext) -> PublishingStep:
-        """Return the step for an asset's context."""
         return cls(
             context.asset_key,
             context.assets_def.partitions_def,
@@ -90,7 +89,7 @@ class PublishingStep:
         )
 
     def reported_before(self) -> dict[str, dg.EventLogRecord]:
-        """Return, by partition, what this run and the runs it retries have already materialized."""
+        """Return the materializations that this run and the runs it retries have reported."""
         logged: dict[str, dg.EventLogEntry] = {}
         for entry in self.logged_before(dg.DagsterEventType.ASSET_MATERIALIZATION):
             event = entry.asset_materialization
@@ -104,7 +103,7 @@ class PublishingStep:
         }
 
     def evaluated_before(self) -> Mapping[str, Collection[str]]:
-        """Return, by partition, the checks that this run or a run it retries has evaluated."""
+        """Return the checks that this run and the runs it retries have evaluated, by partition."""
         found = defaultdict[str, set[str]](set)
         for entry in self.logged_before(dg.DagsterEventType.ASSET_CHECK_EVALUATION):
             evaluation = entry.asset_check_evaluation

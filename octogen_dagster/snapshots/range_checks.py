@@ -68,7 +68,7 @@ def partition_evaluations(
     """Convert a partition's check results to the evaluations that a step reports.
 
     Each evaluation refers to the partition's latest materialization, because
-    `AutomationCondition.all_deps_blocking_checks_passed` requires evaluations for it.
+    `AutomationCondition.all_deps_blocking_checks_passed` requires such evaluations.
     """
     record = last_records(instance, asset, [partition]).get(partition)
     target = record and _target_class()(

@@ -66,7 +66,7 @@ class RunService(Protocol):
 
 
 class RangeRun:
-    """Tracks which of a run's partitions were reported earlier, failed, or remain.
+    """Keeps track of the reported, failed and remaining partitions in a run.
 
     Partitions that have not been tried yet come first, so that failing partitions cannot block
     them.
