@@ -160,7 +160,7 @@ class EmailNotifier(_Notifier):
     def _check_login(self) -> Self:
         if (self.smtp_user is None) != (self.email_password is None):
             raise ValueError(
-                "a login requires both smtp_user and email_password: set both or neither"
+                "a login requires smtp_user and email_password. Set both fields, or neither of them"
             )
         return self
 

@@ -395,8 +395,8 @@ class PriceListRule(AlertRule):
         super().__post_init__()
         if self.where is not None:
             raise ValueError(
-                f"Rule {self.name!r}: where filters products and cannot be used with a price-list "
-                "rule. Remove it."
+                f"Rule {self.name!r}: where filters products, so a price-list rule cannot use it. "
+                "Remove where from the rule."
             )
 
     def condition(self, rows: pl.DataFrame) -> pl.Series | pl.Expr:

@@ -148,8 +148,8 @@ def build_history_asset(
         )
     description = (
         f"Changes to the rows in {asset} since its first snapshot. The key is "
-        f"{', '.join(tracking.key)}. Each row holds the values from valid_from until just before "
-        "valid_to."
+        f"{', '.join(tracking.key)}. Each row contains the values from valid_from until just "
+        "before valid_to."
     )
     columns_of_table = {
         each: text for each, text in kind.descriptions.items() if each in tracking.types
@@ -231,7 +231,7 @@ def _build(
 def _description(products: dg.AssetsDefinition) -> str:
     text = (
         "Price, title and availability changes for each product in "
-        f"{products.key.to_user_string()} since its first snapshot. Each row holds a product's "
+        f"{products.key.to_user_string()} since its first snapshot. Each row contains a product's "
         "values from valid_from until just before valid_to."
     )
     found = products.metadata_by_key.get(products.key, {}).get(SEARCH)

@@ -399,7 +399,7 @@ def history_kind(tracking: Tracking, descriptions: Mapping[str, str], **others: 
             return f"**{count(metrics['rows'], 'row')}**"
         text = (
             f"**{count(metrics[current], tracking.row)}** in "
-            f"{count(metrics['snapshots'], 'snapshot')}; the last one: {metrics['appeared']:,} "
+            f"{count(metrics['snapshots'], 'snapshot')}; the latest: {metrics['appeared']:,} "
             f"new, {metrics['disappeared']:,} gone, {metrics['changed']:,} changed"
         )
         if metrics["reappeared"]:

@@ -181,10 +181,16 @@ class Tracking:
 
     def _misfit(self, name: str, found: pl.DataType | None, wanted: pl.DataType) -> str:
         of_schema = ", its type in octogen_dagster.schemas.PRODUCT_SCHEMA" * self.of_products
-        advice = f"Store it as {wanted}{of_schema}." if wanted != pl.Null else "Store the column."
         if found is not None:
-            return f"The snapshot's column {name} has the type {found}, not {wanted}. {advice}"
-        return f"The snapshot has no column {name}, which the history needs. {advice}"
+            return (
+                f"The snapshot's column {name} has the type {found}, not {wanted}. Store it as "
+                f"{wanted}{of_schema}."
+            )
+        as_type = "" if wanted == pl.Null else f" as {wanted}{of_schema}"
+        return (
+            f"The snapshot has no column {name}, which the history requires. Store the "
+            f"column{as_type}."
+        )
 
     def rows(self, snapshot: pl.LazyFrame) -> pl.LazyFrame:
         """Select a snapshot's columns for the history and cast them to the history's types."""

@@ -482,8 +482,8 @@ def position_checks(limits: Mapping[str, float]) -> dict[str, Check]:
         return verdict
 
     pairs_of = {
-        UNDERCUT: "matched pairs have a competitor below your price",
-        UNMATCHED: "pairs are unmatched",
+        UNDERCUT: "matched rows have a competitor below your price",
+        UNMATCHED: "price-list rows have no match",
     }
     descriptions = {
         UNDERCUT: "The percentage of matched rows with a competitor below your price is within "

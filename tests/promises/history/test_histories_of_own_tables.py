@@ -73,7 +73,7 @@ def test_prices_have_a_past_in_any_order_and_may_be_forgotten(articles: Articles
     articles.store(day(1), article("a", 10), article("b", 5))
     articles.store(day(3), article("a", 12.5))
     shown = metadata(articles.store(day(2), article("a", 11), article("b", 5)), ASSET)
-    assert shown["octogen/summary"].startswith("**1 row** in 3 snapshots; the last one: 0 new, 1")
+    assert shown["octogen/summary"].startswith("**1 row** in 3 snapshots; the latest: 0 new, 1")
     for at, prices in ((1, {"a": 10, "b": 5}), (2, {"a": 11, "b": 5}), (3, {"a": 12.5})):
         assert articles.prices(day(at)) == prices
     again = articles.store(day(2), article("a", 11), article("b", 5))
@@ -182,7 +182,7 @@ def test_a_column_may_be_tracked_later_and_another_key_is_refused(
     assert rows["changed"].to_list() == [None, ["map_price"]]
     for other in ({"key": ["currency"], "tracked": ["price", "map_price"]}, {}):
         asset = Articles(articles.folder, instance, **other)
-        with pytest.raises(dg.Failure, match=r"has the key sku and tracks price, .* move"):
+        with pytest.raises(dg.Failure, match=r"key sku and tracks the columns price, .* move"):
             asset.store(day(3), article("a", 10.0))
 
 

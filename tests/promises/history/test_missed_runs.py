@@ -230,7 +230,7 @@ def test_snapshots_without_a_history_are_kept_once_and_at_most_31_wait(
     for number in range(6, 36):
         shop.publish(number + 1.0, number)
     assert len(shop.waiting()) == 31
-    unread = "the history frame_history still has {} to read in " + str(tmp_path) + "."
+    unread = "the history frame_history has not read {} in " + str(tmp_path) + "."
     assert found() == [("warning", unread.format("31 snapshots"))]
     shop.put_in()
     assert shop.prices() == [3.0, *(number + 1.0 for number in range(4, 36))]

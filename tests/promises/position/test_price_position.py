@@ -237,7 +237,7 @@ def test_a_table_that_lacks_or_takes_a_column_is_refused(history: pl.LazyFrame) 
     table = own(("a", f"{ACME}/dress", 90.0))
     with pytest.raises(ValueError, match="has no column 'price'"):
         price_position(history, table.drop("price"))
-    with pytest.raises(ValueError, match="has a column 'rank', but price positions add"):
+    with pytest.raises(ValueError, match="has a column 'rank', which is also a column of price"):
         price_position(history, table.with_columns(rank=1))
 
 
@@ -299,7 +299,8 @@ def test_an_asset_has_the_position_and_shows_it(
     assert shown["octogen/median_index"] == pytest.approx(1.1)
     columns = {each.name: each.description for each in shown["dagster/column_schema"].columns}
     assert columns["rank"] == (
-        "1 if no competitor is cheaper, 2 if one is, and so on; null without your price."
+        "The rank of your price: 1 if no competitor is cheaper, 2 if one competitor is cheaper, "
+        "and so on; null if you have no price or no competitor matches."
     )
     assert columns["brand"] is None
     assert "\\<b>Linen" in str(shown["octogen/by_brand"])

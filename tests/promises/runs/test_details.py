@@ -264,7 +264,7 @@ class TestOnlyChanged:
 
         after = result.rows
         assert result.asked == [after.pop(one)["product_url"]]
-        assert "has no details.dimensions, details.patterns, videos" in result.log
+        assert "does not contain details.dimensions, details.patterns, videos" in result.log
         del before[one]
         for uuid, row in before.items():
             row["videos"] = row["details"] = None

@@ -116,7 +116,7 @@ def test_the_sentences_of_what_is_made_from_products_count_its_rows(pipeline: Pi
     assert f"price {changes['price_changed']}" in second["changes"]["octogen/summary"]
     assert first["changes"]["octogen/summary"] == "**120 new, 0 gone, 0 changed**"
     assert second["history"]["octogen/summary"].startswith(
-        f"**{second['products']['dagster/row_count']} products** in 2 snapshots; the last one: "
+        f"**{second['products']['dagster/row_count']} products** in 2 snapshots; the latest: "
         f"{new} new, {gone} gone, {changed} changed; median "
     )
     assert first["details"]["octogen/summary"] == "**120 products**: 120 found; $0.24"
