@@ -18,7 +18,7 @@ _LONG_WORD = re.compile(rf"\S{{{_MAX_WORD + 1},}}")
 _NESTED = (pl.List, pl.Array, pl.Object, pl.Binary)
 MEDIAN = "median_price_"
 MEDIANS = ("price_p50_", MEDIAN)
-"""The prefixes of the metrics for median prices: in snapshots, then in histories."""
+"""Prefixes of the metrics for median prices: one for snapshots and one for histories."""
 NO_CURRENCY = "no_currency"
 MAX_CURRENCIES = 5
 """The number of currencies for which prices are shown, most common currency first."""
@@ -36,7 +36,7 @@ A cell is a string, a number, a time, or a link (a dict with `text` and `url`).
 def first_rows(
     cells: Callable[[Row], Cells], columns: Sequence[str], rows: int = _MAX_ROWS
 ) -> Callable[[pl.LazyFrame], pl.DataFrame]:
-    """Return a function that selects `columns` of a table's first rows and formats the cells."""
+    """Return a function that builds a preview: a table's first rows, formatted by `cells`."""
     return lambda table: cells_table(
         map(cells, table.head(rows).select(columns).collect().to_dicts())
     )

@@ -230,8 +230,8 @@ def table_of(
 ) -> Table:
     """Derive a table from its column descriptions.
 
-    A column is in `own`, or is a field of the response, or is a field of the products that the
-    response contains in its field `rows`.
+    Each column is in `own`, or it is a field of the response, or of the products in the response's
+    field `rows`.
     """
     response = _object(model)
     types: dict[str, pl.DataType] = {}

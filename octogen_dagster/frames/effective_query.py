@@ -18,7 +18,7 @@ from octogen_dagster.printable import printable
 EffectiveQuery = dict[str, Any]
 
 EFFECTIVE_QUERY = "octogen.effective_query"
-"""File metadata key for the effective query as JSON, or for one query per catalog."""
+"""File metadata key for the effective query, or for the queries by catalog if they differ."""
 _NAMES = {"q": "text", "understand": "understood"}
 _COMPARED = tuple(_NAMES.get(name, to_camel(name)) for name in SearchFilters.model_fields)
 """The service's names for the search fields."""

@@ -1,6 +1,6 @@
 """Formats Markdown tables for previews, metric trends and price distributions.
 
-Dagster shows a table on an asset's page with a width of 375 pixels, enough for four narrow columns.
+A table on an asset's page in Dagster is 375 pixels wide, which is enough for four narrow columns.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ def price_index_svg(index: pl.DataFrame) -> str:
 def lines_svg(
     days: Sequence[date], lines: Mapping[str, Sequence[float | None]], form: str = "{:.0f}"
 ) -> str:
-    """Draw a line chart with one line per name. A None leaves a gap in its line.
+    """Draw a line chart with one line per name. Lines have gaps where the value is None.
 
     `form` is the format string for the numbers.
     """

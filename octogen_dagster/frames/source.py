@@ -1,4 +1,4 @@
-"""Sources of snapshots: the values that an asset can return to have them stored."""
+"""Sources of snapshots: the values that an asset can return to be stored as snapshots."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ STORED_AT = "octogen.stored_at"
 ROWS = "octogen.rows"
 """File metadata key for the number of rows."""
 ROWS_PER_PRODUCT = "octogen.rows_per_product"
-"""File metadata key for the ratio of rows to the source's product count, by whole catalog."""
+"""File metadata key for each whole catalog's ratio of rows to the source's product count."""
 
 ANY = object()
 """Matches any file version."""
@@ -134,7 +134,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Reading:
-    """An open read. Its `frame` must be executed exactly once, and the rows stored."""
+    """An open read, whose `frame` must be executed exactly once."""
 
     frame: pl.LazyFrame
     outcome: Callable[[], Outcome] = Outcome  # called after the rows are read

@@ -83,7 +83,7 @@ def read_page(response: Response, subject: str, *, is_first: bool = False) -> Pr
 
 
 def _parsed_page(content: bytes) -> tuple[Any, bool]:
-    """Decode and normalize a page. The flag is True if all images are strings.
+    """Decode and normalize a page. Also return True if all images on the page are strings.
 
     Strings are half as expensive to process as image objects.
     """
@@ -218,7 +218,7 @@ _Fields = list[tuple[pl.Field, pl.Field]]
 
 
 def _fields(of: JsonType, names: Collection[str]) -> _Fields:
-    """Return the (JSON field, column) pairs for `names` in a type of objects or object lists."""
+    """Return the (JSON field, column) pairs for `names` in an object type or a list of objects."""
     wire: Any
     dtype: Any
     wire, dtype = (getattr(each, "inner", each) for each in (of.wire, of.dtype))

@@ -129,7 +129,7 @@ class CatalogProducts:
         return new, new_to_walk
 
     def finish(self, read: WalkRead, client: BlockingClient) -> None:
-        """Mark a pass as finished. After the last pass, check that no products are missing."""
+        """Record that a pass is finished. After the last pass, check for missing products."""
         self._by_walk.pop(read, None)
         self.unfinished -= 1
         if not self.unfinished:
@@ -352,11 +352,10 @@ class PlanRead:
 
     @property
     def failed(self) -> list[WalkRead]:
-        """The passes in which a page is unreadable or inconsistent with the other pages."""
+        """The passes that received an unreadable page or inconsistent pages."""
         return [read for read in self._reads if read.failed]
 
     def add_up(self) -> None:
-        """Update the statistics."""
         statistics, reads = self.statistics, self._reads
         statistics.repeats = sum(read.tracker.repeats for read in reads)
         statistics.repeats += sum(products.twice for products in self._products.values())

@@ -102,7 +102,7 @@ class _Segment(msgspec.Struct, array_like=True):
 
 
 class _Name(NamedTuple):
-    """The file name of a segment."""
+    """A segment's file name, split into its fields."""
 
     page: int  # the number of pages before the segment
     before: str  # the previous segment's digest
@@ -185,7 +185,7 @@ class PageStore:
         )
 
     def discard(self, keys: Collection[WalkKey]) -> None:
-        """Remove the saved pages for the keys, so that a read starts from page 1."""
+        """Remove the saved pages for the given keys, so that the next read starts from page 1."""
         for key in keys:
             self.walk(key).close()
             self._walks[key] = SavedWalk(self, key, [], self.now())
@@ -196,7 +196,7 @@ class PageStore:
     def clear(self) -> None:
         """Stop saving, and remove all pages that this read saved or found for its searches.
 
-        Pages that a concurrent run has saved since then are kept. That run removes them.
+        Pages that a concurrent run has saved in the meantime are kept. That run removes them.
         """
         if not self._walks:
             return

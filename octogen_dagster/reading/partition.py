@@ -52,9 +52,9 @@ class CatalogPart:
 
 
 def partition(
-    brands: Mapping[str, int], products: int, walks: int, threads: int
+    brands: Mapping[str, int], products: int, max_parts: int, threads: int
 ) -> list[CatalogPart]:
-    """Split a catalog into at most `walks` parts of similar size, largest first.
+    """Split a catalog into at most `max_parts` parts of similar size, largest first.
 
     `brands` contains each brand's number of products. The result is empty if one part would contain
     most of the catalog. If there are more parts than `threads`, their number is a multiple of
@@ -65,7 +65,7 @@ def partition(
     total = unnamed + sum(size for _, size in named)
     longest = max([unnamed, *(size for _, size in named[:1])])
     # Parts smaller than half the largest one would cost pages without saving time.
-    count = min(walks, len(named) + 1, math.ceil(2 * total / longest)) if longest else 0
+    count = min(max_parts, len(named) + 1, math.ceil(2 * total / longest)) if longest else 0
     if count > threads:
         count -= count % threads
     if count < 2:

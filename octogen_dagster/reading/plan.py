@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 _BRAND = pl.col("brand").struct.field("name")
 MIN_PAGES = 50
-"""The minimum number of pages for splitting a catalog. Smaller catalogs are read fast enough."""
+"""The minimum number of pages for splitting a catalog. Splitting smaller ones saves little time."""
 _PARTS_PER_THREAD = 4  # so that all threads finish at about the same time
 
 
@@ -202,7 +202,7 @@ def list_for(
     capped: bool = False,
     is_of_run: bool = False,
 ) -> Sequence[CatalogState] | None:
-    """List the source's catalogs. Return None if there is no list and the read can do without it.
+    """List the source's catalogs. Return None if there is no list and the read does not need one.
 
     `capped` is True if the query needs only some of the rows. If `is_of_run` is True, all reads in
     a run share one list.
@@ -236,9 +236,10 @@ def _refuse_all_of_octogen(
     if is_narrow or service.spending.left_usd is not None:
         return
     raise error.with_message(
-        f"{error} If no catalogs are specified, the search would read all of Octogen's catalogs, "
-        "and each page is charged. Narrow the search with q, facets or max_products, or set "
-        "OctogenResource(budget_usd=...). Run `octogen-dagster estimate` to see the cost of a read."
+        f"{error} Because no catalogs are specified, the search would read all of Octogen's "
+        "catalogs, and each page is charged. Narrow the search with q, facets or max_products, or "
+        "set OctogenResource(budget_usd=...). Run `octogen-dagster estimate` to see the cost of a "
+        "read."
     ) from None
 
 
@@ -349,7 +350,7 @@ def _products(walk: Walk, search: ProductSearch, brands: SnapshotBrands) -> int:
 
 
 def _parts(
-    walk: Walk, products: int, walks: int, threads: int, brands: SnapshotBrands
+    walk: Walk, products: int, max_parts: int, threads: int, brands: SnapshotBrands
 ) -> list[Walk]:
     known = {brand: rows for brand, rows in brands.of(walk.catalog).items() if brand is not None}
     if not known:
@@ -357,7 +358,7 @@ def _parts(
         known, products = dict(walk.catalogs[0].brands), walk.product_count or 0
     return [
         replace(walk, request=part.narrowed(walk.request), part=part)
-        for part in partition(known, products, walks, threads)
+        for part in partition(known, products, max_parts, threads)
     ]
 
 

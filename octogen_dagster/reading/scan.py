@@ -84,9 +84,9 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 _NOWHERE = SnapshotTarget(_LOGGER.info, _LOGGER.warning)
 _MANY_MORE = 1.5
-"""If the ratio of rows to counted products is higher, a warning is logged.
+"""The ratio of rows to counted products above which a warning is logged.
 
-A catalog's growth since the count is usually smaller.
+A catalog's growth since the count is smaller.
 """
 _BAR_SECONDS = 0.5
 """The interval between updates of the progress bar."""

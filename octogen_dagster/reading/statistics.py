@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from octogen_dagster.reading.decode import ProductPage
 
 _SPEED_SECONDS = 60.0
-"""The time window for measuring the speed. Saved pages at the start are read much faster."""
+"""The time window for measuring the speed.
+
+In a longer window, saved pages would make the read look faster than it is.
+"""
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _MIN_PLOTTED_FRACTION = 0.05
 """The minimum share of products that a currency needs for its median price to be plotted."""
@@ -78,7 +81,6 @@ class ReadStatistics:
         self.possibly_charged_usd = float(spending.possibly_charged_usd)
 
     def metrics(self) -> Metrics:
-        """Return the metrics by name."""
         metrics: Metrics = {
             "requests": self.requests,
             "retries": self.retries,
@@ -177,7 +179,6 @@ class ScanStatistics(ReadStatistics):
         self.last_request_id = pages[-1].request_id
 
     def metrics(self) -> Metrics:
-        """Return the metrics by name."""
         price = self.prices.search_page_usd
         paid = round(self.cost_usd / price) if price else 0
         # Requests that only compared saved pages reduce the savings.
@@ -205,7 +206,6 @@ class ScanStatistics(ReadStatistics):
         return metrics
 
     def progress(self) -> str:
-        """Return a progress line."""
         catalogs = self.search.catalogs
         subject = f"Catalog {catalogs[0]!r}" if len(catalogs) == 1 else "The search"
         of = f" of {self.likely_rows:,}" if self.likely_rows else ""

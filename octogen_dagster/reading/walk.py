@@ -34,7 +34,7 @@ _SCORES = {"display_match_score", "raw_score"}
 _FACETS = {"facets", "excludeFacets"}
 _MAX_BATCH_PAGES = 20
 _MAX_BATCH_BYTES = 1_000_000
-"""The batch size in bytes. A Polars call takes 1 ms, and larger batches exceed CPU caches."""
+"""The batch size in bytes. A Polars call takes 1 ms, but larger batches exceed CPU caches."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,7 +204,7 @@ def _requested(
 
 
 class RefusedCursorError(OctogenPagingError):
-    """The service rejected a cursor, but the pages received before are still valid."""
+    """The service rejected a cursor, but the pages before it are still valid."""
 
 
 class WalkRead:
@@ -327,5 +327,6 @@ class WalkRead:
             raise OctogenEmptyCatalogError(
                 f"{self.walk.subject} has no products. The service returns the same response if "
                 "the catalog key is mistyped, was renamed or is no longer granted. Nothing was "
-                "published. Correct the key, ask Octogen about the catalog, or remove the catalog."
+                "published. Correct the key, ask Octogen about the catalog, or stop reading the "
+                "catalog."
             )

@@ -44,7 +44,10 @@ _CLIENT_OPTIONS = {
     *("http2_keep_alive_timeout", "http2_keep_alive_while_idle", "http2_max_frame_size"),
     *("pool_idle_timeout", "pool_max_idle_per_host", "randomize_addresses"),
 }
-"""HTTP client options. Polars accepts them with other storage options; obstore would panic."""
+"""HTTP client options, which obstore requires as a separate argument.
+
+Polars accepts them among the other storage options, but obstore would panic.
+"""
 _OWN_CREDENTIALS = {
     *("access_key_id", "skip_signature", "web_identity_token_file", "bearer_token"),
     *("service_account", "service_account_path", "service_account_key", "application_credentials"),
@@ -127,7 +130,7 @@ class Bucket:
         return f"{self._url}/{self._prefix}{key}"
 
     def reason(self, error: Exception) -> str:
-        """Return an error's first line with secrets masked. obstore adds many lines of details."""
+        """Return an error's first line with secrets masked. obstore's other lines are details."""
         text = str(error).partition("\n")[0] or type(error).__name__
         text = re.sub(r"\?[^\s)]*", "", text)  # the query of a signed URL
         return masked(text, self._secrets).rstrip(".")

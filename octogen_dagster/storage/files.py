@@ -25,8 +25,6 @@ _KINDS = {stat.S_IFDIR: "folder", stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket"}
 
 
 class ListedFile(NamedTuple):
-    """A file in a listing."""
-
     key: str
     modified: datetime
 
@@ -126,7 +124,7 @@ class Disk:
         return write_whole(path, content, durable=False)
 
     def delete(self, keys: Collection[str], within: str | None = None) -> None:
-        """Delete files, and all empty folders in `within`, even if a killed run left them there."""
+        """Delete files, then all empty folders in `within`, including folders of killed runs."""
         for key in keys:
             (self._folder / key).unlink(missing_ok=True)
         if within is not None:

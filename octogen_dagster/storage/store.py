@@ -179,7 +179,7 @@ class Store:
             self._files.copy(key, target)
 
     def exists(self, key: str) -> bool:
-        """True if the file exists. Raise an error if the path is not a file, such as a folder."""
+        """True if the file exists. Raise an error if the path is a folder, for example."""
         return self.version(key) is not None
 
     def version(self, key: str) -> object:
@@ -422,7 +422,7 @@ def write_parquet(
 
 
 def _full_disk_error(error: BaseException) -> OSError | None:
-    """Return the operating system's error if a disk is full. Polars includes it in its message."""
+    """Return the operating system's error if a disk is full. Polars reports its code as text."""
     number = error.errno if isinstance(error, OSError) else None
     if match := _OS_ERROR.search(str(error)):
         number = int(match[1])

@@ -79,7 +79,7 @@ def test_a_catalog_that_matches_nothing_on_the_second_day_keeps_its_snapshot(
     assert message.endswith(
         "Catalog 'acme' has no products. The service returns the same response if the catalog key "
         "is mistyped, was renamed or is no longer granted. Nothing was published. Correct the key, "
-        "ask Octogen about the catalog, or remove the catalog."
+        "ask Octogen about the catalog, or stop reading the catalog."
     )
     assert len(service.searches) == searches + 1  # nothing is retried
     assert not is_retried(result)
