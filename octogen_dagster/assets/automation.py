@@ -33,7 +33,7 @@ def follow_upstream() -> Condition:
     due = condition.newly_missing() | changed_by_other_run | condition.any_deps_match(in_this_tick)
     # One run materializes all assets that a tick requests, upstream assets first. Dagster takes
     # that into account only for the run's last partition. An upstream asset that was requested
-    # while this asset could not be requested has a run without this asset.
+    # while this asset could not be requested is materialized in a run without this asset.
     without_this = by_other_run & ~_until_updated(in_this_tick, in_this_tick | requested)
     changed = _any_deps_changed(without_this)
     missed = condition.any_deps_match(requested) & ~requested

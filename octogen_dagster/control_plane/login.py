@@ -73,7 +73,7 @@ def login(
     if authorization_server:
         authorization_server = checked_url(authorization_server, "The authorization server")
     with places.refresh_token.locked(Deadline.after(timeout)):
-        pass  # fail on a file that cannot be locked before the person logs in
+        pass  # if the file cannot be locked, fail before the user logs in
     with _Callback(redirect_uri, timeout) as callback:
         storage = _Storage(places, callback.redirect_uri, client_id)
         logging_in = _login(
@@ -194,7 +194,7 @@ class _Storage:
         return text
 
     async def get_tokens(self) -> OAuthToken | None:
-        return None  # makes the person log in
+        return None  # so that the user has to log in
 
     async def get_client_info(self) -> OAuthClientInformationFull | None:
         return self._client

@@ -112,8 +112,8 @@ class OctogenResource(NamedSettings, dg.ConfigurableResource[Any], _Operations):
     )
     base_url: str | None = Field(
         default=None,
-        description="API base URL. It must use https, or it can use http on this machine. Defaults "
-        "to OCTOGEN_BASE_URL in the process that runs the step, then the host's URL.",
+        description="API base URL. It must use https, except for a server on this machine. "
+        "Defaults to OCTOGEN_BASE_URL in the process that runs the step, then the host's URL.",
     )
     timeout: float = Field(
         default=DEFAULT_TIMEOUT,
@@ -159,8 +159,8 @@ class OctogenResource(NamedSettings, dg.ConfigurableResource[Any], _Operations):
         "before the request that would exceed it, and a run with a larger budget resumes from the "
         "saved pages. Requests whose response is lost count, because they might be charged. "
         "Snapshots in separate processes share the budget through the run tags "
-        "octogen/spent_usd.<step> and octogen/possibly_charged_usd.<step>, which re-executions "
-        "inherit; other requests count only in their own process.",
+        "octogen/spent_usd.<step> and octogen/possibly_charged_usd.<step>. Re-executions inherit "
+        "these tags. Other requests count only in their own process.",
     )
     max_extra_pages_percent: float = Field(
         default=MAX_EXTRA_PAGES_PERCENT,

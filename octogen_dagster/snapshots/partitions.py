@@ -165,7 +165,7 @@ def catalog_partition_key(catalog: str) -> str:
     key = catalog
     if not _NEEDS_NO_QUOTES.fullmatch(catalog):
         key = quote(catalog, safe="-_.~:@+=").replace("..", "%2E%2E")
-    if len(key) > MAX_COMPONENT_LENGTH / 3:  # percent-encoding triples a character
+    if len(key) > MAX_COMPONENT_LENGTH / 3:  # percent-encoding can triple the length
         path_component(key)
     return key
 
