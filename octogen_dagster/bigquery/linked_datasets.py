@@ -1,4 +1,4 @@
-"""build_linked_datasets_asset: subscribe to listings and report their linked datasets."""
+"""build_linked_datasets_asset: subscribe to listings, which creates linked datasets."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -36,7 +36,7 @@ from octogen_dagster.validation import require_extras
 SubscribeWithOctogen = Callable[
     [SubscriptionPass, ListingName, str | None], tuple[SubscriptionPlan, BigQuerySubscriptionResult]
 ]
-"""Subscribes to a listing with a dataset id, then updates the listing's status at Octogen."""
+"""A function that subscribes to a listing and updates the listing's status at Octogen."""
 
 GRANT_WAIT_SECONDS: Sequence[float] = (30.0, 60.0, 120.0)
 
@@ -55,9 +55,9 @@ def build_linked_datasets_asset(
     A materialization subscribes the `analytics_hub` resource's project to the listing. If the
     project is already subscribed, the existing subscription is reported. If Octogen's grant has not
     arrived, the run waits and retries. If the grant still does not arrive, the run fails, and
-    `build_listing_sensor` requests it again later. If a revoked subscription to the listing holds
-    the dataset id, the run fails with an error that names the subscription to delete. The asset
-    requires an `AnalyticsHubResource` with the resource key `analytics_hub`.
+    `build_listing_sensor` requests it again later. If the dataset id still belongs to a revoked
+    subscription to the listing, the run fails. The error shows which subscription to delete. The
+    asset requires an `AnalyticsHubResource` with the resource key `analytics_hub`.
 
     Args:
         name: The asset's name or `dagster.AssetSpec`.
@@ -66,15 +66,15 @@ def build_linked_datasets_asset(
             subscribing. Requires an `OctogenControlPlaneResource` with the resource key
             `octogen_control_plane`.
         dataset_id: A function that maps a listing's resource name to its linked dataset's id.
-            Without this function, or if it returns None, the id is `octogen_<listing id>` or, with
-            `control_plane`, the id that Octogen suggests. The run fails if the id is taken, so
-            listings with the same id need this function.
-        grant_waits: The waits for a grant, in seconds. After each wait, the run tries again.
+            If it is omitted or returns None, the id is `octogen_<listing id>`, or the id that
+            Octogen suggests if `control_plane` is true. The run fails if the id is taken, so use
+            this function if several listings have the same id.
+        grant_waits: Seconds to wait before each new attempt while Octogen's grant is missing.
         asset_arguments: Any other argument for `@dagster.asset`.
 
     Raises:
-        MissingPackageError: The extra `bigquery` is not installed. With `control_plane`, the extra
-            `mcp` is required, too.
+        MissingPackageError: The extra `bigquery` is not installed, or `control_plane` is true and
+            the extra `mcp` is not installed.
     """
     extras = ("bigquery", "mcp") if control_plane else ("bigquery",)
     require_extras("build_linked_datasets_asset", *extras)
@@ -111,9 +111,9 @@ def build_linked_datasets_asset(
 def waiting_for_grant(
     context: dg.AssetExecutionContext, grant_waits: Sequence[float]
 ) -> Iterator[None]:
-    """While the grant has not arrived, retry the run after each of these waits.
+    """Retry the run after each of these waits if Octogen's grant has not arrived.
 
-    If the block raises a permanent error, the run fails without retries.
+    If the `with` block raises a permanent error, the run fails without retries.
     """
     try:
         yield
@@ -138,7 +138,10 @@ def link_dataset(
     *,
     with_octogen: SubscribeWithOctogen,
 ) -> Metadata:
-    """Subscribe to a listing and, with a control plane, use and update its status at Octogen."""
+    """Subscribe to a listing, and return metadata about its linked dataset.
+
+    If there is a control plane, the listing's status at Octogen is used and updated.
+    """
     datasets = _read_reported_dataset(context)
     with resource.hub() as hub:
         if control_plane is None:
@@ -165,7 +168,7 @@ def link_dataset(
 
 
 def _read_reported_dataset(context: dg.AssetExecutionContext) -> dict[str, str]:
-    """Return the dataset id that the partition reported last, by subscription name."""
+    """Return the linked dataset's id in the latest materialization, by subscription name."""
     record = last_materialization(context, context.asset_key)
     subscription = reported_value(record, "octogen/subscription")
     dataset = reported_value(record, "octogen/linked_dataset")

@@ -1,4 +1,4 @@
-"""build_linked_products_asset: describe and check linked tables without copying rows."""
+"""build_linked_products_asset: describe and check linked tables without copying their rows."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -34,27 +34,28 @@ def build_linked_products_asset(
 ) -> dg.AssetsDefinition:
     """Build an asset that describes the products in each linked dataset.
 
-    Products stay in BigQuery. The asset reports the linked table's row count, columns and last
-    modification. Each partition has its own check results:
+    The products stay in BigQuery. The asset reports the linked table's row count, columns and
+    modification time. Each partition has separate check results:
 
     * `not_empty`: the table has rows;
     * `expected_columns`: the table has the expected columns;
-    * `fresh`: the last modification is at most `max_age` old (a warning).
+    * `fresh`: the modification time is at most `max_age` ago (a warning).
 
     For a view, BigQuery does not report when rows changed. In this case, a query counts the rows
-    and takes the newest value in a column as the last modification. The same query runs if BigQuery
-    does not report a table's row count. The metadata report the cost of the query.
+    and reads the modification time, which is the newest value in a column. The same query runs if
+    BigQuery does not report a table's row count. The metadata contain the cost of the query.
 
     Args:
         linked_datasets: An asset built by `build_linked_datasets_asset`, or another asset that
             reports `dagster/table_name`. The new asset has the same partitions.
         name: The asset's name or `dagster.AssetSpec`.
-        max_age: Maximum age of the last modification; None omits the check.
-        modified_column: The column whose newest value is the last modification. Defaults to
-            BigQuery's modification time for a table, and to `exported_at` for a view that has it.
+        max_age: Maximum time since the last modification; None omits the check `fresh`.
+        modified_column: The column whose newest value is the modification time. Defaults to
+            BigQuery's modification time for a table, and to the column `exported_at`, if it exists,
+            for a view.
         columns: Names of the expected columns.
         max_bytes_billed: Maximum bytes billed for the query; None means no limit. BigQuery does not
-            run a query that would exceed it.
+            run a query that would exceed the limit.
         bigquery_resource_key: The resource key of a `dagster_gcp.BigQueryResource` or an
             `AnalyticsHubResource`.
         asset_arguments: Any other argument for `@dagster.asset`, such as `group_name`,
@@ -70,7 +71,7 @@ def build_linked_products_asset(
 
     own, given = tables.asset_arguments("build_linked_products_asset", name, asset_arguments)
     own["description"] = (
-        "Row count, columns and last modification for each linked dataset. The products stay in "
+        "Row count, columns and modification time for each linked dataset. The products stay in "
         "BigQuery."
     )
 
@@ -90,7 +91,7 @@ def build_linked_products_asset(
 def _describe(
     context: dg.AssetExecutionContext, tables: LinkedTables, table: OpenTable
 ) -> tuple[int, datetime | None, Metadata]:
-    """Return the row count of a table, the time of the last modification, and the metadata."""
+    """Return a table's row count, its modification time and the metadata."""
     name, info = table.name, table.info
     is_table = info.table_type == "TABLE"
     is_counted = is_table and info.num_rows is not None
@@ -120,7 +121,7 @@ def _describe(
 
 
 def build_count(table: TableName, modified_column: str | None) -> str:
-    """Return the SELECT statement for the row count and the newest value in a column."""
+    """Return a query for a table's row count and the newest value in a column."""
     newest = f"MAX(`{modified_column}`)" if modified_column else "NULL"
     # The table's name is checked, and the column's name comes from BigQuery.
     return (

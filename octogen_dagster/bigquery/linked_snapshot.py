@@ -1,4 +1,4 @@
-"""build_linked_snapshot_asset: read linked views into Parquet snapshots."""
+"""build_linked_snapshot_asset: store linked views as Parquet snapshots."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -44,20 +44,21 @@ def build_linked_snapshot_asset(
     bigquery_resource_key: str = "bigquery",
     **asset_arguments: Any,
 ) -> dg.AssetsDefinition:
-    """Build an asset with snapshots of a view, by default the products view, from linked datasets.
+    """Build an asset that stores snapshots of a view in each linked dataset.
 
     A BigQuery query selects the rows. The rows are streamed as Arrow batches into the asset's IO
-    manager, `ParquetSnapshotIOManager`. Octogen does not charge for the rows. They are read with
-    the Storage Read API. If that API rejects the request, they are read over REST, which is slower.
-    A retried run reuses the query's result and does not pay again.
+    manager, `ParquetSnapshotIOManager`. Octogen does not charge for the rows. Rows are read with
+    the Storage Read API. If this API rejects the request, rows are read over REST, which is slower.
+    A retried run reuses the query's result, so the query is billed only once.
 
-    The columns are the view's columns with Polars types; the metadata lists their BigQuery types.
-    If a snapshot differs from the previous one only in the modified column, the data version stays
-    the same, so downstream assets are not triggered. Each partition has its own check results:
+    A snapshot has the view's columns with Polars types. The metadata contain their BigQuery types.
+    If a snapshot differs from the previous snapshot only in the modified column, the data version
+    stays the same, so downstream assets are not triggered. Each partition has separate check
+    results:
 
     * `not_empty`: the result has rows;
-    * `expected_columns`: the result has the expected columns, by default the documented ones;
-    * `fresh`: the modified column's newest value is at most `max_age` old (a warning).
+    * `expected_columns`: the result has the columns in `columns`, or else the documented columns;
+    * `fresh`: the modified column's newest value is at most `max_age` ago (a warning).
 
     Args:
         linked_datasets: An asset built by `build_linked_datasets_asset` or
@@ -65,21 +66,22 @@ def build_linked_snapshot_asset(
             new asset has the same partitions.
         name: The asset's name or `dagster.AssetSpec`. Defaults to `octogen_linked_snapshot`, or to
             `octogen_<view>` if you set `view`.
-        view: The linked dataset's view, such as `url_coverage_v1`. Defaults to the reported view,
-            `products_current_v1`.
+        view: The view in the linked dataset, such as `url_coverage_v1`. Defaults to the view that
+            `linked_datasets` reports, `products_current_v1`.
         columns: Names of the columns to read. Defaults to all columns. BigQuery bills only for the
             columns that are read.
         where: A BigQuery SQL expression that filters the rows, such as `current_price > 10`.
             Defaults to all rows.
-        max_age: Maximum age of the last modification; None omits the check.
-        modified_column: The TIMESTAMP, DATETIME or DATE column whose newest value is the last
-            modification. Defaults to `exported_at`, if it is read.
-        min_rows_percent: Minimum size of a full snapshot, in percent of the previous snapshot's
-            rows. If there are fewer rows, or none, the run fails and the previous snapshot is kept.
-            To accept the new snapshot in a single run, set `accept_shrinking: true` in the run
-            configuration. 0 accepts any size. With `where`, any number of rows is accepted.
+        max_age: Maximum time since the last modification; None omits the check `fresh`.
+        modified_column: The TIMESTAMP, DATETIME or DATE column whose newest value is the
+            modification time. Defaults to `exported_at` if this column is read.
+        min_rows_percent: Minimum size of a full snapshot, as a percentage of the previous
+            snapshot's row count. If a snapshot is smaller or empty, the run fails and the previous
+            snapshot is kept. To accept the new snapshot in a single run, set
+            `accept_shrinking: true` in the run configuration. 0 accepts any size. If `where` is
+            set, any number of rows is accepted.
         max_bytes_billed: Maximum bytes billed for the query; None means no limit. BigQuery does not
-            run a query that would exceed it.
+            run a query that would exceed the limit.
         bigquery_resource_key: The resource key of a `dagster_gcp.BigQueryResource` or an
             `AnalyticsHubResource`.
         asset_arguments: Any other argument for `@dagster.asset`, such as `group_name`,
@@ -94,7 +96,7 @@ def build_linked_snapshot_asset(
     check_arguments(columns, where, modified_column)
     require_percent("min_rows_percent", min_rows_percent)
     if view is not None and not re.fullmatch(r"\w{1,1024}", view):
-        raise ValueError(f"view must be a view name, such as url_coverage_v1, not {view!r}.")
+        raise ValueError(f"view must be a view name, such as url_coverage_v1; got {view!r}.")
     name = name or ("octogen_linked_snapshot" if view is None else f"octogen_{view}")
     tables = LinkedTables(
         linked_datasets,
@@ -124,7 +126,7 @@ def build_linked_snapshot_asset(
             sql = build_select(table.name, table.info.schema, columns, where)
             rows, metadata = _query(context, tables, table, sql)
             limit = 0.0 if accepts_any else min_rows_percent
-            # Only a URL list reports its export time. It has products for its URLs only.
+            # Only the export of a URL list reports a time. It has products only for these URLs.
             selection = where or ("the URLs in a URL list" if table.exported_at else None)
             scan = LinkedScan(rows, table.name, limit, modified, selection)
             # The rows are read and published before the next line runs.
@@ -138,7 +140,7 @@ def build_linked_snapshot_asset(
 def _query(
     context: dg.AssetExecutionContext, tables: LinkedTables, table: OpenTable, sql: str
 ) -> tuple[QueryRows, Metadata]:
-    """Query a table and return its rows and metadata."""
+    """Run a query, and return its rows and metadata."""
     job = tables.query(context, table, sql, f"Query on table {table.name}")
     with translate_google_errors(BIGQUERY, f"The rows of {table.name}"):
         rows = QueryRows(table.client, job)

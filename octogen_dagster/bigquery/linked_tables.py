@@ -1,4 +1,4 @@
-"""LinkedTables: code shared by the assets that describe and read linked tables."""
+"""LinkedTables: shared code for assets that query linked tables."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class OpenTable(NamedTuple):
-    """An open client, along with a linked table and the table's reported export time."""
+    """A linked table, an open client for it, and the export time that its asset reported."""
 
     client: Client
     name: TableName
@@ -44,7 +44,7 @@ class OpenTable(NamedTuple):
 
 @dataclass(frozen=True)
 class LinkedTables:
-    """Settings to open, query and check one view in each linked dataset."""
+    """Settings for an asset that queries one view in each linked dataset."""
 
     linked_datasets: dg.AssetsDefinition
     columns: Sequence[str]
@@ -57,7 +57,7 @@ class LinkedTables:
     def asset_arguments(
         self, builder: str, name: str | dg.AssetSpec, given: Mapping[str, Any]
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return the arguments for the asset. The user's arguments override the builder's."""
+        """Check the arguments, and return the builder's and the user's asset arguments."""
         require_asset(self.linked_datasets, "linked_datasets")
         require_extras(builder, "bigquery")
         require_max_bytes_billed(self.max_bytes_billed)
@@ -78,16 +78,16 @@ class LinkedTables:
     def opened(
         self, context: dg.AssetExecutionContext, *, stores_rows: bool = False
     ) -> Iterator[OpenTable]:
-        """Open a client for the partition's table and fetch the table's description.
+        """Open a client, and fetch the properties of the partition's linked table.
 
-        With `stores_rows`, a table whose rows must not be stored is rejected. If the block raises a
-        permanent error, the run fails without retries.
+        If `stores_rows` is true, a table is rejected if its rows cannot be stored elsewhere. If the
+        `with` block raises a permanent error, the run fails without retries.
         """
         name, restrictions, exported_at = read_reported_table(context, self.linked_datasets.key)
         name = name._replace(table_id=self.view or name.table_id)
         if stores_rows:
             _reject_restricted(name, restrictions)
-        # `context.resources` has the client that the resource creates, which nobody would close.
+        # For this resource, `context.resources` contains a client that is never closed.
         key, resources = self.bigquery_resource_key, context.resources
         originals = dagster_private(resources, "original_resource_dict")
         bigquery = originals.get(key) or getattr(resources, key)
@@ -97,13 +97,11 @@ class LinkedTables:
             yield OpenTable(client, name, info, exported_at)
 
     def find_modified_column(self, table: OpenTable, default: str | None) -> str | None:
-        """Return the column whose newest value is the time of the table's last modification."""
         return find_modified_column(table.info.schema, table.name, self.modified_column, default)
 
     def query(
         self, context: dg.AssetExecutionContext, table: OpenTable, sql: str, subject: str
     ) -> QueryJob:
-        """Query a table and return the job."""
         return run_query(
             context,
             table.client,
@@ -132,11 +130,11 @@ class LinkedTables:
 
 
 def _reject_restricted(table: TableName, restrictions: Mapping[str, bool]) -> None:
-    """Raise an error if the table's listing forbids storing query results."""
+    """Raise an error if the table's listing does not allow query results to be stored."""
     if restrictions.get("restrict_query_result"):
         raise dg.Failure(
-            f"Table {table}: its listing sets restrict_query_result in restricted_export_config, "
-            "so query results cannot be stored elsewhere. No query was run. Query the linked "
+            f"Query results from table {table} cannot be stored, because its listing sets "
+            "restrict_query_result in restricted_export_config. No query was run. Query the linked "
             "dataset in BigQuery, or ask the publisher to allow exports and then materialize the "
             "linked dataset again.",
             allow_retries=False,

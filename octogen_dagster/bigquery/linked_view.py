@@ -34,21 +34,21 @@ _SHRINKING_CAUSES = (
 def check_arguments(
     columns: Sequence[str] | None, where: str | None, modified_column: str | None
 ) -> None:
-    """Check the arguments as far as this is possible without the view's columns."""
+    """Check the arguments before the view's columns are known."""
     if columns is not None:
         names = [] if isinstance(columns, str) else [name.casefold() for name in columns]
         if not names or len(set(names)) < len(names):
             raise ValueError(
                 "columns must be a list of one or more distinct column names, or None for all "
-                f"columns, not {columns!r}."
+                f"columns; got {columns!r}."
             )
         if modified_column is not None and modified_column.casefold() not in names:
             raise ValueError(
-                f"modified_column {modified_column!r} is not in columns, so it would not be read. "
-                "Add it to columns."
+                f"modified_column is {modified_column!r}, but columns does not contain this "
+                "column. Add it to columns."
             )
     if where is not None and not where.strip():
-        raise ValueError(f"where must be a SQL expression, or None for all rows, not {where!r}.")
+        raise ValueError(f"where must be a SQL expression, or None for all rows; got {where!r}.")
 
 
 def build_select(
@@ -61,7 +61,7 @@ def build_select(
     fields = {field.name.casefold(): field for field in schema}
     if missing := [name for name in columns or () if name.casefold() not in fields]:
         raise OctogenBigQueryInputError(
-            f"Table {table} does not have the column {missing[0]!r}. Its columns: "
+            f"Table {table} does not have the column {missing[0]!r}. Its columns are "
             f"{', '.join(field.name for field in schema)}. Correct `columns`."
         )
     chosen = schema if columns is None else [fields[name.casefold()] for name in columns]
@@ -69,8 +69,8 @@ def build_select(
         path, kind = unsupported[0]
         supported = [field.name for field in chosen if not _unsupported(field)]
         raise OctogenBigQueryInputError(
-            f"Table {table}: column {path!r} has the type {kind}, which Polars does not support. "
-            f"Nothing was read. Select the other columns: columns={supported}."
+            f"Column {path!r} in table {table} has the type {kind}, which Polars does not support. "
+            f"No rows were read. Select the other columns: columns={supported}."
         )
     names = "*" if columns is None else ", ".join(f"`{field.name}`" for field in chosen)
     sql = f"SELECT {names}\nFROM `{table}`"
@@ -80,10 +80,11 @@ def build_select(
 
 
 class LinkedScan:
-    """The result of a query as a snapshot source. The rows are read when the frame is executed.
+    """A snapshot source that reads the result rows of a query.
 
-    `last_modified` is the newest value of `modified_column` that the last execution read.
-    `selection` describes which of the catalog's rows are in the result; None means all.
+    The rows are read when the LazyFrame is executed. After that, `last_modified` is the newest
+    value of `modified_column`. `selection` describes which of the catalog's rows the result
+    contains; None means all rows.
     """
 
     spending = None
@@ -107,7 +108,6 @@ class LinkedScan:
 
     @contextmanager
     def reading(self, target: SnapshotTarget, stop: threading.Event) -> Iterator[Reading]:
-        """Open a `Reading` of the query's result rows."""
         schema = _to_polars(self._schema.empty_table()).schema
         frame = io_source(schema, functools.partial(self._frames, target), stop)
         yield Reading(frame, self._outcome, self._limits)
@@ -145,7 +145,7 @@ class LinkedScan:
                     self._update_last_modified(frame)
                     yield frame
                     if self._read == query.n_rows or self._read > self._rows.total:
-                        return  # more rows than BigQuery counted might never end
+                        return  # if there are more rows than BigQuery counted, they might never end
         except OctogenBigQueryError as error:
             error.persistence = Persistence.UNCLEAR  # a retried run queries again
             raise
@@ -178,15 +178,15 @@ _ARROW_TYPES = {
     "TIME": "time64[us]",
     "TIMESTAMP": "timestamp[us, UTC]",
 }
-"""The types that Polars supports.
+"""The Arrow type for each BigQuery type that Polars supports.
 
-Three types are missing: BIGNUMERIC has too many digits, INTERVAL has no Polars type, and RANGE
-comes in two forms.
+Three types are not supported: BIGNUMERIC has too many digits, Polars has no type for INTERVAL, and
+RANGE has two different representations.
 """
 
 
 def _unsupported(field: SchemaField, parent: str = "") -> list[tuple[str, str]]:
-    """Return paths (such as `size.weight`) and types of columns that Polars does not support."""
+    """Return the path (such as `size.weight`) and the type of each unsupported column."""
     path = f"{parent}{field.name}"
     if field.field_type in _STRUCT:
         return [found for each in field.fields for found in _unsupported(each, f"{path}.")]

@@ -1,4 +1,4 @@
-"""build_listing_sensor: request linked datasets for new, newly granted and revoked listings."""
+"""build_listing_sensor: subscribe to new listings and renew revoked subscriptions."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,7 +28,7 @@ from octogen_dagster.sharing.names import ListingKey
 from octogen_dagster.sharing.octogen import Action, action_of
 
 _GRACE_SECONDS = 1.0
-"""Extra waiting time in seconds, in which a read can raise its own timeout error."""
+"""Seconds to wait after the deadline, so that a read can raise a more specific error."""
 _MAX_LINES = 10
 
 _Result = TypeVar("_Result")
@@ -46,21 +46,22 @@ def build_listing_sensor(
 ) -> dg.SensorDefinition:
     """Build a sensor that subscribes to new listings and renews revoked subscriptions.
 
-    Each tick reads the listings. It adds a partition for each new listing and requests a run for
-    it. At most 50 runs are requested per tick. If a run fails, for example because the grant has
-    not arrived, the listing is requested again after 10 minutes, then after 20 minutes and so on,
-    up to every 6 hours. If Octogen reports a listing as not granted yet, the listing is requested
-    every two days, and as soon as Octogen reports the grant.
+    Each tick reads the listings. For each new listing, it adds a partition and requests a run. At
+    most 50 runs are requested per tick. If a run fails, for example because the grant has not
+    arrived, a new run is requested after 10 minutes, then after 20 minutes and so on, up to every 6
+    hours. If Octogen reports that a listing has not been granted yet, a run is requested only every
+    two days. Once Octogen reports the grant, the next tick requests a run.
 
-    Subscriptions that Analytics Hub reports as revoked are requested again in the same way. Missing
-    subscriptions are not requested, because you might have deleted them on purpose.
-    `build_linked_datasets_checks` reports both kinds. Excluded listings are logged.
+    If Analytics Hub reports that a subscription was revoked, a run is requested in the same way. If
+    a subscription is missing, no run is requested, because you might have deleted it on purpose.
+    `build_linked_datasets_checks` reports revoked and missing subscriptions. Excluded listings are
+    logged.
 
-    If the source or the list of subscriptions fails temporarily, the tick is skipped. The tick
-    fails if permissions or credentials are missing, if a setting is invalid, and if it is the third
+    If reading the listings or the subscriptions fails temporarily, the tick is skipped. The tick
+    fails if permissions or credentials are missing, if a setting is invalid, or if it is the third
     tick in a row without a response.
 
-    The sensor keeps no cursor. It reads the materialized partitions and the runs with the tag
+    The sensor has no cursor. It reads the materialized partitions and the runs with the tag
     `octogen/request`.
 
     Args:
@@ -76,8 +77,8 @@ def build_listing_sensor(
     require_asset(linked_datasets, "linked_datasets")
     partitions = named_partitions(linked_datasets, linked_datasets.partitions_def, "listings")
     arguments = {
-        "description": f"Requests {linked_datasets.key.to_user_string()} for listings that are "
-        "new, newly granted or revoked, at most 50 per tick.",
+        "description": f"Requests runs of {linked_datasets.key.to_user_string()} for listings that "
+        "are new, newly granted or revoked, at most 50 per tick.",
         **sensor_arguments,
     }
 
@@ -139,7 +140,7 @@ def _wanted(by_key: Mapping[str, Listing]) -> list[Wanted]:
 def _read(
     source: Source, resources: Any, subscribed: Iterable[str], within: Deadline
 ) -> tuple[Listings, Mapping[ListingKey, set[str]]]:
-    """Read the listings, and the states of the subscriptions for materialized partitions."""
+    """Read the listings, and the subscription states for all materialized partitions."""
     found = source.listings(resources, within)
     names = [name for key in subscribed if (name := known_name(key)) is not None]
     return found, read_states(resources.analytics_hub, names, within) if names else {}
@@ -148,12 +149,11 @@ def _read(
 def _log(
     context: dg.SensorEvaluationContext, found: Listings, partitions: str, invalid: Sequence[str]
 ) -> None:
-    """Log the source's notes, the excluded listings, and the partitions that are not listings."""
     lines = [*found.notes, *(f"Skipped: {reason}" for reason in found.left_out)]
     if invalid:
         lines.append(
             f"Skipped: {len(invalid)} partitions in {partitions!r} are not listings, for example "
-            f"{invalid[0]!r}. Delete them."
+            f"{invalid[0]!r}. Delete these partitions."
         )
     for line in lines[:_MAX_LINES]:
         context.log.info(line)
@@ -162,7 +162,7 @@ def _log(
 
 
 def _within(seconds: float, work: Callable[[Deadline], _Result]) -> _Result:
-    """Run work in a thread until the tick's deadline, because Google's calls can hang."""
+    """Call a function in a thread with a deadline, because calls to Google can hang."""
     within = Deadline.after(seconds)
     outcome = submit(lambda: work(within), "octogen-listings")
     try:
@@ -171,7 +171,7 @@ def _within(seconds: float, work: Callable[[Deadline], _Result]) -> _Result:
         within.stop.set()
     if not outcome.done():
         raise OctogenTimeoutError(
-            f"The listings were not read within the tick's {seconds:g} s, because Google or "
-            "Octogen is slow. If this persists, name fewer listings or catalogs in the source."
+            f"The listings could not be read within {seconds:g} seconds, because Google or Octogen "
+            "is slow. If this persists, configure fewer listings or catalogs in the source."
         )
     return outcome.result()

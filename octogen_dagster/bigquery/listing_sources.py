@@ -19,10 +19,10 @@ class Source(Protocol):
 
     @property
     def resource_keys(self) -> Collection[str]:
-        """The keys of the resources that the source requires."""
+        """The resource keys that the source requires."""
 
     def listings(self, resources: Any, within: Deadline | None = None) -> Listings:
-        """Read the current listings, using the resources in the sensor's context."""
+        """Read the current listings with the resources from the sensor's context."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class OctogenSource:
     """The listings that Octogen shares with your organization, including their status.
 
     Args:
-        catalogs: Keys of the catalogs whose listings are read. Empty means all.
+        catalogs: Keys of the catalogs whose listings are read. By default, all listings are read.
     """
 
     catalogs: Sequence[str] = ()

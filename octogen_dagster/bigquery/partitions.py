@@ -1,4 +1,4 @@
-"""Partition keys for Analytics Hub listings, and their subscription states.
+"""Partition keys and subscription states of Analytics Hub listings.
 
 A listing's partition key is `<project>:<location>:<exchange>:<listing>`. It is parsed from the
 right, because a project id can contain a colon.
@@ -36,19 +36,19 @@ def listing_partition_key(resource: str) -> str:
 
 
 def listing_of(partition_key: str) -> str:
-    """Return the listing's resource name for a partition key.
+    """Return the resource name of the listing with a partition key.
 
     Args:
         partition_key: A key from `listing_partition_key`. Its project id can contain a colon.
 
     Raises:
-        OctogenBigQueryInputError: The key does not name a listing.
+        OctogenBigQueryInputError: The key is not a listing's partition key.
     """
     return str(listing_name(partition_key))
 
 
 def listing_name(partition_key: str) -> ListingName:
-    """Return the parsed listing name for a partition key."""
+    """Parse a listing's partition key."""
     parts = partition_key.rsplit(":", 3)
     try:
         return ListingName.parse(str(ListingName(*parts)))
@@ -62,9 +62,10 @@ def listing_name(partition_key: str) -> ListingName:
 def by_partition_key(
     listings: Iterable[Listing], known: Collection[str]
 ) -> tuple[dict[str, Listing], list[str]]:
-    """Map partition keys to listings.
+    """Map partition keys to listings. Also return the known keys that are not listings.
 
-    If a known key differs only in the project's id or number, the known key is kept.
+    If a listing's key differs from a known key only in the project's id or number, the known key is
+    used.
     """
     partitions: dict[ListingKey, str] = {}
     invalid = []
@@ -82,7 +83,7 @@ def by_partition_key(
 
 
 def known_name(key: str) -> ListingName | None:
-    """Return the listing name for a partition key, or None if the key does not name a listing."""
+    """Parse a partition key, or return None if it is not a listing's partition key."""
     try:
         return listing_name(key)
     except OctogenBigQueryInputError:
@@ -104,5 +105,5 @@ def read_states(
 
 
 def is_revoked(states: Mapping[ListingKey, Collection[str]], listing: ListingName) -> bool:
-    """Return True if the listing has subscriptions and all of them are revoked."""
+    """Return True if a listing has subscriptions, and all these subscriptions are revoked."""
     return set(states.get(listing.key, ())) == {REVOKED}

@@ -1,4 +1,4 @@
-"""Runs BigQuery queries with a billing limit and labels. A retried run does not pay again."""
+"""Runs BigQuery queries with labels and a billing limit. A retried run reuses its query."""
 
 from __future__ import annotations
 
@@ -52,10 +52,9 @@ _SILENCE_TIMEOUT = 600.0
 
 
 def require_max_bytes_billed(limit: object) -> None:
-    """Raise an error unless `max_bytes_billed` is None or a positive integer."""
     if limit is not None and (not isinstance(limit, int) or limit <= 0):
         raise ValueError(
-            f"max_bytes_billed must be a positive integer, or None for no limit, not {limit!r}."
+            f"max_bytes_billed must be a positive integer, or None for no limit; got {limit!r}."
         )
 
 
@@ -69,12 +68,13 @@ def run_query(
     exported_at: float | None,
     max_bytes_billed: int | None,
 ) -> QueryJob:
-    """Run a query and return its job, or reuse the job from a run that this one retries.
+    """Run a query and return its job. If the run is a retry, reuse the previous attempt's job.
 
     BigQuery rejects a query that would exceed the billing limit, and bills nothing. The job id is
-    derived from the run, the query and the export. A retried run, or a run whose response was lost,
-    therefore finds its job and does not pay again. If the job failed, is older than 24 hours or has
-    lost its result, a new job is started. Stopping the run cancels the job.
+    derived from the run, the query and the export. If a run is retried or a response was lost, the
+    existing job is found by its id, and the query is not billed again. A new job is started if the
+    existing job failed, is older than 24 hours or no longer has a result. If the run is stopped,
+    the job is cancelled.
     """
     from google.cloud.bigquery import QueryJobConfig
     from google.cloud.bigquery.retry import DEFAULT_JOB_RETRY
@@ -92,10 +92,7 @@ def run_query(
 
 
 def dry_run(client: Client, sql: str, seconds: float) -> int:
-    """Validate a query with a dry run, which is free.
-
-    Return the number of bytes that it would read.
-    """
+    """Validate a query with a free dry run. Return the number of bytes that it would read."""
     from google.cloud.bigquery import QueryJobConfig
 
     job = client.query(
@@ -120,7 +117,7 @@ def query_metadata(job: QueryJob) -> Metadata:
 
 
 def _labels(context: dg.AssetExecutionContext) -> dict[str, str]:
-    """Return labels that identify the run, in characters that BigQuery allows."""
+    """Return job labels that identify the asset, the run and the partition."""
     labels = {
         "dagster_asset": context.asset_key.to_user_string(),
         "dagster_run": context.run.run_id,
@@ -132,10 +129,11 @@ def _labels(context: dg.AssetExecutionContext) -> dict[str, str]:
 def _job_id(
     context: dg.AssetExecutionContext, sql: str, location: str, exported_at: float | None
 ) -> str:
-    """Return a prefix for job ids.
+    """Return the prefix of the job ids for a query.
 
-    A run and its retries share the prefix until one of them succeeds. If a successful run is
-    repeated, the last materialization is a new one, so the query runs and is paid for again.
+    A run and its retries use the same prefix until one of them succeeds. The prefix also depends on
+    the latest materialization. If a successful run is repeated, the query therefore runs again and
+    is billed again.
     """
     last = last_materialization(context, context.asset_key)
     parts = [
@@ -158,7 +156,7 @@ class _Query:
     job_id: str
 
     def run(self) -> QueryJob:
-        """Return the first job that has succeeded. Start new jobs if necessary."""
+        """Return a successful job for the query. Start new jobs if necessary."""
         from google.api_core.exceptions import Conflict
 
         for attempt in range(_MAX_ATTEMPTS):
@@ -175,9 +173,9 @@ class _Query:
                     return job
         failure = job.error_result or {"reason": "gone", "message": "its result is gone"}
         raise OctogenBigQueryError(
-            f"{self.subject}: {_MAX_ATTEMPTS} jobs failed in this run and its retries, most "
-            f"recently with {failure.get('reason')}: {shortened(failure.get('message'))}. Look up "
-            f"job {job_id} in BigQuery, then start a new run."
+            f"{self.subject} failed {_MAX_ATTEMPTS} times in this run and its retries. The latest "
+            f"error is {failure.get('reason')}: {shortened(failure.get('message'))}. Look up job "
+            f"{job_id} in BigQuery, then start a new run."
         )
 
     def _insert(self, job_id: str) -> QueryJob:
@@ -200,7 +198,7 @@ class _Query:
         return cast("QueryJob", found)
 
     def _has_result(self, job: QueryJob) -> bool:
-        """Wait for an existing job, and return True if the job's result can be used."""
+        """Wait for an existing job. Return True if the job's result can be used."""
         from google.api_core.exceptions import GoogleAPICallError, NotFound
 
         if not job.done(reload=False):
@@ -236,7 +234,7 @@ class _Query:
         try:
             yield
         except BaseException as stopped:
-            # An interrupt cancels the job. After an error it continues for a retry to find.
+            # An interrupt cancels the job. After an error, the job continues, and a retry finds it.
             if not isinstance(stopped, Exception):
                 with contextlib.suppress(Exception):
                     self.client.cancel_job(
@@ -249,7 +247,7 @@ class _Query:
 
 
 class QueryRows:
-    """The rows of a successful query, which are read in batches."""
+    """The result rows of a successful query."""
 
     def __init__(self, client: Client, job: QueryJob) -> None:
         result = job.result(timeout=REQUEST_TIMEOUT)
@@ -263,14 +261,14 @@ class QueryRows:
     def batches(
         self, check: Callable[[], object], warn: Callable[[str], None]
     ) -> Iterator[pa.RecordBatch]:
-        """Yield the rows in batches. The next batch is read in the background."""
+        """Yield the rows in batches, and read the next batch in the background."""
         with _storage_client(self._client) as storage:
             batches = self._read(storage, warn)
 
             def read_next() -> concurrent.futures.Future[pa.RecordBatch | None]:
                 return submit(lambda: next(batches, None), "octogen-bigquery")
 
-            # A thread waits for the server, so that the read can be stopped meanwhile.
+            # A thread waits for the server, so that the run can be stopped in the meantime.
             following = read_next()
             while True:
                 wait_interruptibly(following, _SILENCE_TIMEOUT, check)
@@ -291,7 +289,7 @@ class QueryRows:
             # Without limits, Google's client buffers two batches for each of 200 streams.
             batches = self._pages().to_arrow_iterable(storage, max_stream_count=4, max_queue_size=2)
             try:
-                # A rejection arrives with the first batch. Later, REST would repeat rows.
+                # A rejection arrives with the first batch. After it, REST would repeat rows.
                 first = next(batches, None)
             except GoogleAPICallError as error:
                 warn(self._rejection(error))
@@ -313,8 +311,8 @@ class QueryRows:
         advice = ""
         if isinstance(error, Forbidden):
             advice = named_cause(error) or (
-                "Ask an administrator to grant roles/bigquery.readSessionUser on project "
-                f"{self._job.project}."
+                "Ask an administrator to grant these Google credentials "
+                f"roles/bigquery.readSessionUser on project {self._job.project}."
             )
         code = with_reason(status_code(error), error)
         return (
@@ -325,7 +323,7 @@ class QueryRows:
 
 @contextlib.contextmanager
 def _storage_client(client: Client) -> Iterator[Any]:
-    """Open a Storage Read API client that has the credentials of the BigQuery client."""
+    """Open a Storage Read API client with the BigQuery client's credentials."""
     if os.environ.get("BIGQUERY_EMULATOR_HOST"):
         yield None  # the client would connect to Google
         return

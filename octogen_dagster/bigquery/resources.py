@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class AnalyticsHubResource(NamedSettings, dg.ConfigurableResource[Any]):
-    """BigQuery Analytics Hub and the project in which linked datasets are created.
+    """A connection to BigQuery Analytics Hub for the project that contains the linked datasets.
 
     For queries in this package, this resource can replace a `dagster_gcp.BigQueryResource`.
     """
@@ -105,13 +105,13 @@ class AnalyticsHubResource(NamedSettings, dg.ConfigurableResource[Any]):
 
 
 class OctogenControlPlaneResource(NamedSettings, dg.ConfigurableResource[Any]):
-    """Octogen's control plane, and the principal with which Octogen shares catalogs.
+    """A connection to Octogen's control plane for the principal that subscribes to catalogs.
 
     Log in once with `octogen-dagster login`. Omitted settings are read from the step process's
     environment: `OCTOGEN_HOST`, `OCTOGEN_MCP_URL`, `OCTOGEN_MCP_TOKEN_URI`,
     `OCTOGEN_MCP_CLIENT_ID`(`_FILE`), `OCTOGEN_MCP_REFRESH_TOKEN`(`_FILE`),
     `OCTOGEN_MCP_TOKEN_ENDPOINT`, `OCTOGEN_MCP_TOKEN_COMMAND`, `OCTOGEN_MCP_ACCESS_TOKEN`. If none
-    of them provides a login, the last login in `~/.config/octogen` is used.
+    of these settings provides a login, the latest login in `~/.config/octogen` is used.
     """
 
     principal: str = Field(
@@ -120,8 +120,8 @@ class OctogenControlPlaneResource(NamedSettings, dg.ConfigurableResource[Any]):
     )
     host: str | None = Field(
         default=None,
-        description="Base host name, such as storerouter.ai. The MCP server is mcp.<host>, and "
-        "the login is auth.<host>. Defaults to OCTOGEN_HOST, then to octogen.ai.",
+        description="Base host name, such as storerouter.ai. The MCP server is at mcp.<host>, and "
+        "the login server is at auth.<host>. Defaults to OCTOGEN_HOST, then to octogen.ai.",
     )
     url: str | None = Field(
         default=None,
@@ -132,7 +132,7 @@ class OctogenControlPlaneResource(NamedSettings, dg.ConfigurableResource[Any]):
     )
     refresh_token_file: str | None = Field(
         default=None,
-        description="File that contains the refresh token. New tokens are stored in it.",
+        description="File that contains the refresh token. New tokens are stored in this file.",
     )
     token_uri: str | None = Field(
         default=None,
@@ -167,7 +167,7 @@ class OctogenControlPlaneResource(NamedSettings, dg.ConfigurableResource[Any]):
 
     @property
     def login(self) -> dict[str, Any]:
-        """The arguments for `access_tokens`, from the fields or the environment."""
+        """The login settings, from the fields or the environment."""
         kinds = "token_command", "token_uri", "refresh_token_file", "access_token"
         login = _environment(*kinds, "refresh_token", "token_endpoint")
         if self.token_uri or self.refresh_token_file:
@@ -184,7 +184,7 @@ class OctogenControlPlaneResource(NamedSettings, dg.ConfigurableResource[Any]):
 
     @property
     def token_endpoint(self) -> str:
-        """The URL to which refresh tokens are sent."""
+        """The token endpoint's URL, from the environment or derived from the host."""
         return os.environ.get(TOKEN_ENDPOINT_VARIABLE) or host_token_endpoint(self.host)
 
     @property

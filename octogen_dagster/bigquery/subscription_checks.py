@@ -1,4 +1,4 @@
-"""build_linked_datasets_checks: check that the subscription of each linked dataset works."""
+"""build_linked_datasets_checks: check the subscriptions of linked datasets."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -28,18 +28,18 @@ def build_linked_datasets_checks(
 ) -> Sequence[dg.AssetChecksDefinition]:
     """Build the hourly check `subscribed` for linked datasets.
 
-    The check warns about datasets whose subscription is revoked, stale (the publisher's data can no
-    longer be queried through it) or missing in Analytics Hub, and gives the reason for each. With a
-    listing source, it also warns about datasets that are no longer listed, or that Octogen reports
-    as failed, stale or no longer granted. The check is free and changes nothing. The listing sensor
-    requests revoked subscriptions again.
+    The check warns about datasets whose subscription in Analytics Hub is revoked, stale or missing,
+    and shows the reason for each dataset. If a subscription is stale, the publisher's data can no
+    longer be queried. If you pass a listing source, the check also warns about datasets that are no
+    longer listed, or that Octogen reports as failed, stale or no longer granted. The check is free
+    and changes nothing. The listing sensor requests runs for revoked subscriptions.
 
     The check runs hourly while Dagster's automation condition sensor is on. It also runs after
     materializations that you start, but not in runs that the listing sensor requests.
 
     Args:
         linked_datasets: An asset built by `build_linked_datasets_asset`.
-        source: The listing source, as for `build_listing_sensor`; None to query only Analytics Hub.
+        source: A listing source, as in `build_listing_sensor`; None to query only Analytics Hub.
     """
     require_asset(linked_datasets, "linked_datasets")
     every_hour: Any = dg.AutomationCondition.cron_tick_passed(_EVERY_HOUR)
@@ -92,10 +92,7 @@ def _lapse(
     states: Mapping[ListingKey, set[str]],
     listed: Mapping[str, Listing] | None,
 ) -> str | None:
-    """Return the reason why a subscription does not work.
-
-    Return None if it works or its state is unknown.
-    """
+    """Return why a subscription does not work, or None if it works or its state is unknown."""
     if not states.get(name.key):
         return "missing"
     if is_revoked(states, name):

@@ -38,13 +38,13 @@ def build_check_specs(
     max_age: timedelta | None,
     partitions_def: dg.PartitionsDefinition[Any] | None,
 ) -> list[dg.AssetCheckSpec]:
-    """Return specs for `not_empty`, `expected_columns` and, with `max_age`, `fresh`."""
+    """Return the check specs. If `max_age` is None, the check `fresh` is omitted."""
     descriptions = {
         NOT_EMPTY: "The table has rows.",
         EXPECTED_COLUMNS: "The table has the expected columns.",
     }
     if max_age is not None:
-        descriptions[FRESH] = f"The rows changed in the last {hours(max_age):g} hours."
+        descriptions[FRESH] = f"The rows changed within the last {hours(max_age):g} hours."
     with warnings.catch_warnings():
         # Without partitions, one listing's result would replace another's.
         warnings.simplefilter("ignore", dg.PreviewWarning)
@@ -99,8 +99,8 @@ def _freshness(
     age = None if last_modified is None else age_of(last_modified)
     if age is None:
         description = (
-            f"{subject}: the time of the last modification is unknown. Set modified_column to the "
-            "column that contains it, or omit this check with max_age=None."
+            f"{subject} has no known modification time. Set modified_column to the column that "
+            "contains this time, or omit the check with max_age=None."
         )
     else:
         description = (

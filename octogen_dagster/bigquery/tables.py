@@ -1,4 +1,4 @@
-"""BigQuery tables: names, clients, metadata, and the table that a linked dataset reports."""
+"""BigQuery tables: names, clients, metadata, and tables that upstream assets report."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 TABLE_NAME = "dagster/table_name"
 CONSOLE = "octogen/console"
 EXPORT_RESTRICTIONS = "octogen/restricted_export_config"
-"""Metadata key for the listing's export restrictions, with Google's names.
+"""Metadata key for the listing's export restrictions, by Google's field name.
 
 Missing if there are no restrictions.
 """
@@ -32,7 +32,7 @@ EXPORT_TIME = "octogen/exported_at"
 """Metadata key for the linked dataset's export time. Missing if Octogen did not report one."""
 
 EXPORTED_AT = "exported_at"
-"""The column of a view whose newest value is the time of the last modification."""
+"""The default column for a view's modification time, which is the newest value in this column."""
 
 _NAME = re.compile(
     r"(?P<project>[A-Za-z0-9.:-]+)\.(?P<dataset_id>[A-Za-z0-9_]{1,1024})\."
@@ -86,7 +86,7 @@ def open_client(bigquery: Any) -> Iterator[Client]:
 
 
 def _emulated(bigquery: Any) -> Client | None:
-    """Return a client for a BigQuery emulator, or None if credentials are configured."""
+    """Return a client for the BigQuery emulator, or None to connect to Google."""
     if "BIGQUERY_EMULATOR_HOST" not in os.environ or "GOOGLE_APPLICATION_CREDENTIALS" in os.environ:
         return None
     from google.auth.credentials import AnonymousCredentials
@@ -104,7 +104,7 @@ def _emulated(bigquery: Any) -> Client | None:
 def last_materialization(
     context: dg.AssetExecutionContext, asset: dg.AssetKey, partition: str | None = None
 ) -> dg.EventLogRecord | None:
-    """Return an asset's last materialization for a partition. Defaults to the run's partition."""
+    """Return an asset's latest materialization for a partition, by default the run's partition."""
     if partition is None and context.has_partition_key:
         partition = context.partition_key
     found = context.instance.fetch_materializations(
@@ -115,7 +115,7 @@ def last_materialization(
 
 
 class ReportedTable(NamedTuple):
-    """A table that the asset of a linked dataset reported."""
+    """A table that an upstream asset reported in its metadata."""
 
     name: TableName
     export_restrictions: Mapping[str, bool]
@@ -123,17 +123,17 @@ class ReportedTable(NamedTuple):
 
 
 def read_reported_table(context: dg.AssetExecutionContext, upstream: dg.AssetKey) -> ReportedTable:
-    """Return the table reported by the upstream asset, for the same partition."""
+    """Read the table that the upstream asset reported for the run's partition."""
     record = last_materialization(context, upstream)
     reported = reported_value(record, TABLE_NAME)
     if reported is None:
         asset = upstream.to_user_string()
-        part = f", partition {context.partition_key!r}" if context.has_partition_key else ""
-        problem = "not materialized yet"
+        part = f" (partition {context.partition_key!r})" if context.has_partition_key else ""
+        problem = "it has not been materialized yet"
         if record is not None:
-            problem = f"its last materialization has no {TABLE_NAME}"
+            problem = f"its latest materialization did not report {TABLE_NAME}"
         raise dg.Failure(
-            f"{asset}{part}: {problem}, so its linked dataset is unknown. "
+            f"The linked dataset of {asset}{part} is unknown, because {problem}. "
             f"{_same_listing(context, upstream) or f'Materialize {asset}{part} first.'}",
             allow_retries=False,
         )
@@ -152,7 +152,7 @@ def reported_value(record: dg.EventLogRecord | None, name: str) -> Any:
 
 
 def _same_listing(context: dg.AssetExecutionContext, upstream: dg.AssetKey) -> str | None:
-    """Suggest a partition that differs only in the project's id or number."""
+    """Return advice if another partition for the same listing has a linked dataset."""
     if not context.has_partition_key:
         return None
     listing = context.partition_key.rsplit(":", 3)[1:]
@@ -161,9 +161,9 @@ def _same_listing(context: dg.AssetExecutionContext, upstream: dg.AssetKey) -> s
             last_materialization(context, upstream, key), TABLE_NAME
         ):
             return (
-                f"Partition {key!r} already has a linked dataset. Only the project's id or number "
-                "differs. If both partitions are the same listing, delete the one without a linked "
-                "dataset."
+                f"Partition {key!r}, which differs only in the project's id or number, already has "
+                "a linked dataset. If both partitions are for the same listing, delete the "
+                "partition without a linked dataset."
             )
     return None
 
@@ -171,7 +171,10 @@ def _same_listing(context: dg.AssetExecutionContext, upstream: dg.AssetKey) -> s
 def find_modified_column(
     schema: Sequence[SchemaField], table: TableName, wanted: str | None, default: str | None
 ) -> str | None:
-    """Return the modified column's name as BigQuery spells it, or None without such a column."""
+    """Return the name of the column with the modification time, or None if it does not exist.
+
+    Column names are not case-sensitive. The name is returned as it is in the schema.
+    """
     dated: dict[str, str] = {
         field.name.casefold(): field.name
         for field in schema
@@ -182,7 +185,7 @@ def find_modified_column(
     if wanted.casefold() not in dated:
         raise OctogenBigQueryInputError(
             f"Table {table} does not have a date or time column {wanted!r}. Set modified_column to "
-            f"one of these: {', '.join(dated.values()) or 'none'}."
+            f"one of these columns: {', '.join(dated.values()) or 'none'}."
         )
     return dated[wanted.casefold()]
 

@@ -1,4 +1,4 @@
-"""autosubscribe: subscribe a project to all shared listings. It is safe to repeat."""
+"""autosubscribe: subscribe a project to all shared listings. Repeated calls are safe."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class CatalogOutcome:
-    """What `autosubscribe` did for one catalog. The command prints outcomes as JSON."""
+    """The result of `autosubscribe` for one catalog. The command prints this result as JSON."""
 
     catalog_key: str | None
     action: Action
@@ -68,16 +68,16 @@ class AutosubscribeResult:
 
     @property
     def summary(self) -> dict[str, int]:
-        """Return the number of catalogs for each action."""
+        """The number of catalogs for each action."""
         return dict(Counter(str(catalog.action) for catalog in self.catalogs))
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the result as JSON values."""
+        """Return the result as a dictionary that can be encoded as JSON."""
         return asdict(self) | {"summary": self.summary}
 
 
 class _Attempt(NamedTuple):
-    """The decision about an offer, and the result of carrying it out."""
+    """The action for an offer, and its result."""
 
     action: Action
     message: str | None = None
@@ -110,7 +110,7 @@ class SubscriptionPass:
     def attempt(
         self, offer: Cell, subscriber: Subscriber | None, *, apply: bool = True
     ) -> _Attempt:
-        """Subscribe to an offer if it awaits a subscription, then refresh Octogen's status."""
+        """Subscribe if Octogen is waiting for it, then refresh the offer's status at Octogen."""
         action, message = decide(offer, subscriber)
         if action is not Action.WOULD_SUBSCRIBE:
             return _Attempt(action, message)
@@ -131,7 +131,7 @@ class SubscriptionPass:
                 schema_version=offer.schema_version,
             )
         except OctogenError as error:
-            problem = f"The subscription exists, but Octogen's status was not refreshed: {error}"
+            problem = f"The project is subscribed, but refreshing Octogen's status failed: {error}"
             return _Attempt(Action.ERROR, problem, result)
         done = Action.ALREADY_SUBSCRIBED if result.already_subscribed else Action.SUBSCRIBED
         return _Attempt(done, None, result, cell)
@@ -148,10 +148,11 @@ def autosubscribe(
     apply: bool = False,
     report: Callable[[CatalogOutcome], None] = lambda _: None,
 ) -> AutosubscribeResult:
-    """Register the subscriber if needed, subscribe to pending offers, and refresh their status.
+    """Register the subscriber if necessary, and subscribe to all offers that wait for it.
 
-    If one catalog fails, the other catalogs are still processed. A second call changes nothing.
-    Without `apply`, only the planned actions are returned. `report` is called after each catalog.
+    After each subscription, its status at Octogen is refreshed. If one catalog fails, the other
+    catalogs are still processed. A second call changes nothing. If `apply` is false, nothing is
+    changed, and the planned actions are returned. `report` is called after each catalog.
     """
     checked_project(project)
     shared = octogen.listings(catalogs)
@@ -206,7 +207,7 @@ def subscribe_with_octogen(
 ) -> tuple[SubscriptionPlan, BigQuerySubscriptionResult]:
     """Subscribe to one listing that Octogen offers.
 
-    Raise an error if this ends without a subscription.
+    Raise an error if the project is not subscribed afterwards.
     """
     shared = read_catalog_of(this.octogen, listing)
     found = read_offers(this.octogen, shared, this.project, this.principal, register=True)
@@ -234,17 +235,17 @@ def subscribe_with_octogen(
 def register_and_subscribe(
     this: SubscriptionPass, listing: ListingName, dataset_id: str | None
 ) -> tuple[SubscriptionPlan, BigQuerySubscriptionResult]:
-    """Register the subscriber if needed, and subscribe to a listing that is not a catalog.
+    """Register the subscriber if necessary, and subscribe to a listing that is not a catalog.
 
-    Octogen grants access to registered subscribers. Octogen's MCP tools might not include such a
-    listing, so the listings are not read.
+    Octogen grants access only to registered subscribers. The shared listings are not read, because
+    Octogen's MCP server might not return such a listing.
     """
     found = read_offers(this.octogen, [], this.project, this.principal, register=True)
     subscriber = found.subscriber
     if subscriber is not None and not subscriber.is_enabled:
         this.log(
             f"The subscriber {this.principal} is {subscriber.desired_state} at Octogen. If the "
-            "grant does not arrive, enable the subscriber there."
+            "grant does not arrive, enable the subscriber."
         )
     plan = plan_subscription(str(listing), this.project, dataset_id)
     return plan, subscribe(this.hub, plan, datasets=this.datasets)

@@ -1,4 +1,4 @@
-"""Converts errors from Google's libraries, and adds their cause and the missing role."""
+"""Converts errors from Google's libraries to errors of this package, and adds advice."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _MAX_MESSAGE_LENGTH = 400
 _REASON = re.compile(r"[\w.-]{1,63}")
 _BILL_LIMIT = "bytesBilledLimitExceeded"
 _SILENCE = {"UNAVAILABLE", "DEADLINE_EXCEEDED"}
-"""Statuses that the gRPC client reports for calls without a response."""
+"""Statuses that the gRPC client reports if the server does not respond."""
 
 _NAME = re.compile(r"[\w.:-]{1,200}")
-"""A name that is safe to paste into a shell."""
+"""Matches a name that is safe to paste into a shell."""
 
 _PERIMETER_ID = re.compile(r"vpcServiceControlsUniqueIdentifier:? *([\w-]{1,200})")
 
@@ -49,10 +49,10 @@ class GoogleService:
 
 
 def load_credentials(credentials: Credentials | None = None) -> Credentials:
-    """Return credentials that already have a token.
+    """Return credentials with a valid access token. Raises google.auth errors.
 
-    Otherwise, gRPC retries rejected credentials until the deadline. Defaults to Application Default
-    Credentials. Raises google.auth errors.
+    Without a token, gRPC would retry rejected credentials until the deadline. If no credentials are
+    passed, Application Default Credentials are used.
     """
     import google.auth
     from google.auth.credentials import with_scopes_if_required
@@ -75,7 +75,7 @@ def translate_google_errors(
     """Convert errors from Google's libraries to errors of this package.
 
     The message begins with the subject, such as "Table a.b.c". `if_denied` is the advice for a
-    PERMISSION_DENIED whose details name no cause.
+    PERMISSION_DENIED error whose details do not contain the cause.
     """
     from google.api_core import exceptions
     from google.auth import exceptions as auth
@@ -100,7 +100,7 @@ def translate_google_errors(
         code, message = service.code_and_message(error)
         shown = with_reason(code, error)
         kind, verb = OctogenBigQueryError, "rejected the request"
-        if _passes(error, code):
+        if _is_temporary(error, code):
             kind, verb = OctogenBigQueryUnavailableError, "failed"
         denied = if_denied if code == "PERMISSION_DENIED" else None
         advice = service.advice.get(code.rpartition(" ")[2], service.default_advice)
@@ -133,8 +133,7 @@ def _credentials_problem(
     return OctogenBigQueryError, problem
 
 
-def _passes(error: GoogleAPICallError, code: str) -> bool:
-    """Return True if the service failed or limited the rate instead of rejecting the request."""
+def _is_temporary(error: GoogleAPICallError, code: str) -> bool:
     from google.api_core import exceptions
 
     # BigQuery's client reports a job over its billing limit as a service failure.
@@ -146,15 +145,15 @@ def _passes(error: GoogleAPICallError, code: str) -> bool:
 
 
 def status_code(error: object) -> str:
-    """Return the gRPC status of an error or, without a status, its class name."""
+    """Return an error's gRPC status, or its class name if it has no status."""
     status = getattr(error, "grpc_status_code", None)
     return str(status.name) if status is not None else type(error).__name__
 
 
 def with_reason(code: str, error: GoogleAPICallError) -> str:
-    """Return a code.
+    """Add the reason in the error's details to the code.
 
-    If there is no advice for this code, add the reason from the error's details.
+    The reason is omitted if the code contains it or `named_cause` explains it.
     """
     reason = str(error.reason or "")
     is_shown = _REASON.fullmatch(reason) and reason not in code and not named_cause(error)
@@ -162,7 +161,7 @@ def with_reason(code: str, error: GoogleAPICallError) -> str:
 
 
 def shortened(text: object) -> str:
-    """Return text on one line of at most 400 characters, without its final period."""
+    """Shorten text to one line of at most 400 characters, and remove the final period."""
     return " ".join(str(text).split())[:_MAX_MESSAGE_LENGTH].rstrip(".")
 
 
@@ -180,7 +179,7 @@ def _bigquery_code_and_message(error: GoogleAPICallError) -> tuple[str, object]:
 
 
 def named_cause(error: GoogleAPICallError) -> str | None:
-    """Describe a rejection's cause and remedy, if the error's details contain the cause."""
+    """Describe the cause of a rejection and its remedy, or return None if the cause is unknown."""
     # A disabled API or a perimeter comes first: a grant on a resource would not help.
     obstacle = _disabled_api(error) if is_disabled_api(error) else _perimeter(error)
     if obstacle:
@@ -190,7 +189,7 @@ def named_cause(error: GoogleAPICallError) -> str | None:
         return None
     return (
         f"The permission {permission} is missing. Ask an administrator to grant these Google "
-        "credentials a role that includes it."
+        "credentials a role with this permission."
     )
 
 
@@ -200,7 +199,7 @@ def is_disabled_api(error: GoogleAPICallError) -> bool:
 
 
 def missing_in_project(permission: str, role: str, project: str) -> str:
-    """Describe a missing project permission, the role that includes it and how to grant it."""
+    """Describe a missing permission on a project, and how to grant it."""
     return (
         f"The permission {permission} is missing. Ask an administrator of project {project} to "
         f"grant these Google credentials {role}, with `gcloud projects add-iam-policy-binding "
@@ -210,12 +209,12 @@ def missing_in_project(permission: str, role: str, project: str) -> str:
 
 
 def missing_on_exchange(permission: str, role: str, exchange: str) -> str:
-    """Describe a missing exchange permission, the role that includes it and who can grant it."""
+    """Describe a missing permission on an exchange, and who can grant it."""
     return (
-        f"The permission {permission} is missing. Let the publisher of exchange {exchange} grant "
-        f"these Google credentials {role} in the Google console under BigQuery, Sharing (gcloud "
-        "cannot do this). For Octogen's exchange, ask Octogen or use OctogenSource, which needs "
-        "no role on the exchange."
+        f"The permission {permission} is missing. Ask the publisher of exchange {exchange} to "
+        f"grant these Google credentials {role} on BigQuery's Sharing page in the Google console "
+        "(gcloud cannot do this). For Octogen's exchange, ask Octogen or use OctogenSource, which "
+        "requires no role on the exchange."
     )
 
 
@@ -224,8 +223,8 @@ def _disabled_api(error: GoogleAPICallError) -> str:
     project = _stated(error, "consumer", prefix="projects/")
     where = f"project {project}" if project else "the project used by these Google credentials"
     return (
-        f"API {api} is not enabled in {where}. Ask an administrator to run `gcloud services enable "
-        f"{api} --project {project or 'PROJECT'}`, then try again after a few minutes."
+        f"The API {api} is not enabled in {where}. Ask an administrator to run `gcloud services "
+        f"enable {api} --project {project or 'PROJECT'}`, then try again after a few minutes."
     )
 
 
@@ -237,13 +236,13 @@ def _perimeter(error: GoogleAPICallError) -> str | None:
     return (
         "A VPC Service Controls perimeter blocks the request"
         f"{f' (unique identifier {identifier})' if identifier else ''}. Ask an organization "
-        "administrator to find it in the VPC Service Controls troubleshooter and allow these "
-        "Google credentials to reach Analytics Hub and BigQuery across the perimeter."
+        "administrator to find the request in the VPC Service Controls troubleshooter and to allow "
+        "these Google credentials to access Analytics Hub and BigQuery across the perimeter."
     )
 
 
 def _stated(error: GoogleAPICallError, key: str, *, prefix: str = "") -> str | None:
-    """Return a name from an error's details, or None if it is missing or malformed."""
+    """Return a name from the error's details, or None if the name is missing or malformed."""
     value = str((error.metadata or {}).get(key, "")).removeprefix(prefix)
     return value if _NAME.fullmatch(value) else None
 
@@ -258,8 +257,8 @@ ANALYTICS_HUB = GoogleService(
     advice={
         "INVALID_ARGUMENT": "Correct the name or the location. A linked dataset must be in its "
         "listing's location.",
-        "NOT_FOUND": "Check the name. The listing might also have been withdrawn.",
-        "PERMISSION_DENIED": "Ask an administrator of the project named above to grant these "
+        "NOT_FOUND": "Check the name. It is also possible that the listing was withdrawn.",
+        "PERMISSION_DENIED": "Ask an administrator of the project in this message to grant these "
         "Google credentials the required role.",
         "UNAUTHENTICATED": _LOG_IN_TO_HUB,
     },
@@ -284,8 +283,8 @@ BIGQUERY = GoogleService(
         "notFound": "Check the name and the location, because a query can only use datasets in "
         "one location. A linked dataset disappears when its listing is withdrawn or its "
         "subscription ends. In this case, subscribe again.",
-        "responseTooLarge": "Read fewer columns or rows, or write the result to a table of your "
-        "own.",
+        "responseTooLarge": "Read fewer columns or rows, or write the result to a table in your "
+        "project.",
         "resourcesExceeded": "Simplify the query, or read less data.",
         "quotaExceeded": "Wait, or ask an administrator to raise the project's quota.",
         "stopped": "The job was cancelled or exceeded its time limit. Run it again, or read less "

@@ -38,12 +38,15 @@ if TYPE_CHECKING:
 EMULATOR_VARIABLE = "ANALYTICS_HUB_EMULATOR_HOST"
 """Environment variable with the `host:port` of a local server.
 
-The client connects to it without TLS and without credentials.
+The client connects to this server without TLS and without credentials.
 """
 
 ACTIVE, STALE, REVOKED = "STATE_ACTIVE", "STATE_STALE", "STATE_INACTIVE"
 FIRST_WAIT = 0.5
-"""Longest wait before the second attempt of a call, in seconds. It doubles with each attempt."""
+"""Maximum wait before the second attempt of a call, in seconds.
+
+The maximum doubles with each attempt.
+"""
 
 _SUBSCRIBE = "analyticshub.listings.subscribe"
 _SUBSCRIPTION_OWNER = "roles/analyticshub.subscriptionOwner"
@@ -53,17 +56,18 @@ _OPTIONAL_DEADLINE = 10.0
 
 _PUBSUB_TOPIC = 2  # ah.SharedResourceType
 _COVERAGE_PREFIX = "coverage_"
-_TAKE_ALL = "To subscribe to it, set only_catalogs=False."
+_TAKE_ALL = "To subscribe to this listing, set only_catalogs=False."
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A listing that a source reported."""
+    """A listing from a listing source."""
 
     name: ListingName
     status: str | None = None
-    """Octogen's status of the listing for one subscriber, or the reason code if it is more
-    specific. Empty if Octogen does not report a status for this listing. None if the source has no
+    """The listing's status at Octogen for one subscriber, or a reason code if it is more specific.
+
+    Empty if Octogen does not report a status for this listing. None if the source does not provide
     statuses or the subscriber is not registered.
     """
 
@@ -79,7 +83,7 @@ class Listings:
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """A subscription to a listing, with the linked dataset if Google names one."""
+    """A subscription to a listing and its linked dataset, unless Google does not report one."""
 
     name: str
     listing: ListingName
@@ -94,11 +98,11 @@ class Subscription:
 
 
 class AnalyticsHub:
-    """Analytics Hub client for use in a `with` statement; connects on the first call.
+    """A client for Analytics Hub. Use it in a `with` statement.
 
-    `timeout` is the time limit for one attempt. `deadline` is the time limit for a call with all
-    its attempts, or for a list with all its pages. Both are in seconds. `within` is the time limit
-    for all calls together.
+    The client connects on the first call. `timeout` is the time limit for one attempt, in seconds.
+    `deadline` is the time limit for a call with all its attempts, or for a list with all its pages,
+    in seconds. `within` is the deadline for all calls together.
     """
 
     def __init__(
@@ -126,9 +130,9 @@ class AnalyticsHub:
             client.transport.close()
 
     def list_listings(self, exchange: str, *, only_catalogs: bool = True) -> Listings:
-        """Read the listings in an exchange, except listings without a linked dataset.
+        """Read the listings in an exchange, except listings that do not provide a linked dataset.
 
-        Requires viewer rights on the exchange. `only_catalogs` also excludes commercial listings
+        Requires the viewer role on the exchange. `only_catalogs` also excludes commercial listings
         and coverage lists.
         """
         exchange = checked_exchange(exchange)
@@ -157,7 +161,7 @@ class AnalyticsHub:
         return found
 
     def may_subscribe(self, listing: ListingName) -> bool:
-        """Ask Analytics Hub whether these credentials can subscribe to a listing."""
+        """Return True if these credentials have permission to subscribe to a listing."""
         from google.iam.v1 import iam_policy_pb2  # type: ignore[import-untyped]
 
         request = iam_policy_pb2.TestIamPermissionsRequest(
@@ -213,9 +217,9 @@ class AnalyticsHub:
     def _denied(
         self, subject: str, plan: SubscriptionPlan, denial: PermissionDenied
     ) -> OctogenBigQueryError:
-        """Return the error for a denied subscription.
+        """Return an error that explains why a subscription was denied.
 
-        The grant might not have arrived, or the destination has a problem.
+        Either Octogen's grant has not arrived, or the destination project is the cause.
         """
         code = with_reason("PERMISSION_DENIED", denial)
         reason = f"{code}: {shortened(denial.message)}"
@@ -231,7 +235,7 @@ class AnalyticsHub:
             return OctogenBigQueryError(
                 f"{subject}: Analytics Hub rejected the subscription ({reason}), although these "
                 "Google credentials are allowed to subscribe to the listing. "
-                f"{cause or _fault_of_destination(plan.project)}"
+                f"{cause or _advice_for_destination(plan.project)}"
             )
         return OctogenBigQueryAccessPendingError(
             f"{subject}: Octogen's grant has not arrived yet ({reason}). Grants are asynchronous, "
@@ -245,7 +249,7 @@ class AnalyticsHub:
 
         seconds = self._within.within(min(self._deadline, deadline or self._deadline)).left
         if not seconds:
-            late = exceptions.DeadlineExceeded("no time was left to send it")  # type: ignore[no-untyped-call]
+            late = exceptions.DeadlineExceeded("no time was left for the request")  # type: ignore[no-untyped-call]
             raise exceptions.RetryError("Too late.", late)  # type: ignore[no-untyped-call]
         # Not Google's `if_transient_error`, which gives up on the first timeout.
         transient = retry.if_exception_type(
@@ -255,14 +259,14 @@ class AnalyticsHub:
             exceptions.ServiceUnavailable,
             exceptions.TooManyRequests,
         )
-        # At most half the time, which leaves some for a second attempt.
+        # At most half of the time, so that there can be a second attempt.
         attempt = min(self._timeout, seconds / 2)
         # The last attempt begins early enough to end in time.
         policy = retry.Retry(transient, initial=FIRST_WAIT, maximum=10.0, timeout=seconds - attempt)
         return {"retry": policy, "timeout": attempt}
 
     def _pages(self, method: Any, parent: str, subject: str) -> Iterator[Any]:
-        """Yield the pages of a list.
+        """Yield the pages of a list within the deadline.
 
         Google's pager limits the size of a page but not the number of pages.
         """
@@ -274,13 +278,13 @@ class AnalyticsHub:
             token: str = page.next_page_token
             if token in tokens:
                 raise OctogenBigQueryError(
-                    f"{subject}: the pages repeat, so the list cannot be read completely. Try "
-                    "again later."
+                    f"{subject}: Analytics Hub sent the same page token twice, so the list cannot "
+                    "be read completely. Try again later."
                 )
             if token and not within.left:
                 raise OctogenBigQueryUnreachableError(
-                    f"{subject}: {number} pages were read within {seconds:.3g} s, but more remain. "
-                    "Try again later."
+                    f"{subject}: {number} pages were read within {seconds:.3g} s, but there are "
+                    "more pages. Try again later."
                 )
             tokens.add(token)
 
@@ -302,7 +306,7 @@ class AnalyticsHub:
 
 
 def named_listings(resources: Iterable[str]) -> Listings:
-    """Return listings for these resource names."""
+    """Return the listings with the given resource names."""
     return Listings(in_order(Listing(ListingName.parse(resource)) for resource in resources))
 
 
@@ -313,7 +317,7 @@ def in_order(listings: Iterable[Listing]) -> list[Listing]:
 
 
 def _sorted_out(messages: Iterable[Any], exchange: str, *, only_catalogs: bool) -> Listings:
-    """Return the listings in an exchange, except listings without a linked dataset."""
+    """Separate the supported listings in an exchange from the excluded listings."""
     found = Listings([])
     for message in messages:
         try:
@@ -323,12 +327,12 @@ def _sorted_out(messages: Iterable[Any], exchange: str, *, only_catalogs: bool) 
             continue
         problem = _problem(message, only_catalogs=only_catalogs)
         if problem:
-            found.left_out.append(f"Listing {name}: {problem}")
+            found.left_out.append(f"Listing {name} {problem}")
             continue
         found.listings.append(Listing(name))
         if message.log_linked_dataset_query_user_email:
             found.notes.append(
-                f"Listing {name} reveals to its publisher the e-mail address of everyone who "
+                f"The publisher of listing {name} can see the e-mail address of everyone who "
                 "queries its linked dataset. Inform your users."
             )
         if restrictions := _export_restrictions(message):
@@ -346,15 +350,15 @@ def _problem(message: Any, *, only_catalogs: bool) -> str | None:
     names of catalog listings.
     """
     if message.resource_type == _PUBSUB_TOPIC or message.HasField("pubsub_topic"):
-        return "it shares a Pub/Sub topic, not a dataset."
+        return "shares a Pub/Sub topic, not a dataset."
     if message.allow_only_metadata_sharing:
-        return "it shares metadata only, so you cannot subscribe to it."
+        return "shares only metadata, so you cannot subscribe to it."
     if not only_catalogs:
         return None
     if message.HasField("commercial_info"):
-        return f"it is sold on Google Cloud Marketplace. {_TAKE_ALL}"
+        return f"is sold on Google Cloud Marketplace. {_TAKE_ALL}"
     if message.name.rpartition("/")[2].startswith(_COVERAGE_PREFIX):
-        return f"it is a coverage list, not a catalog. {_TAKE_ALL}"
+        return f"is a coverage list, not a catalog. {_TAKE_ALL}"
     return None
 
 
@@ -366,14 +370,14 @@ def _export_restrictions(message: Any) -> dict[str, bool]:
 
 
 def _subscription(message: Any, listing: ListingName) -> Subscription:
-    """Convert a subscription, whose dataset Google names in one of three fields."""
+    """Convert a subscription. Google reports its linked dataset in one of three fields."""
     reference = message.destination_dataset.dataset_reference
     places = [(reference.project_id, reference.dataset_id)]
     for resource in [*message.linked_dataset_map.values(), *message.linked_resources]:
         _, project, _, dataset_id = [*resource.linked_dataset.split("/"), *[""] * 4][:4]
         places.append((project, dataset_id))
     named = [place for place in places if place[1]]
-    # A query needs the project id; it does not accept the number.
+    # Queries require the project id. They do not accept the project number.
     ids = [project for project, _ in named if project and not project.isdecimal()]
     return Subscription(
         name=message.name,
@@ -386,7 +390,7 @@ def _subscription(message: Any, listing: ListingName) -> Subscription:
 
 @functools.cache
 def _state_name(state: int) -> str:
-    """Return a subscription state's name, or its number if Google's client has no name for it."""
+    """Return the name of a subscription state, or its number if the state is unknown."""
     from google.cloud import bigquery_analyticshub_v1 as ah
 
     try:
@@ -395,10 +399,10 @@ def _state_name(state: int) -> str:
         return str(state)
 
 
-def _fault_of_destination(project: str) -> str:
-    """Return advice for a rejection without a stated cause, if the listing is not the cause."""
+def _advice_for_destination(project: str) -> str:
+    """Return advice for a rejection that is probably caused by the destination project."""
     advice = missing_in_project("bigquery.datasets.create", "roles/bigquery.user", project)
     return (
-        f"{advice} A VPC Service Controls perimeter might also block it. If Octogen's grant "
-        "arrived only minutes ago, try again later."
+        f"{advice} A VPC Service Controls perimeter might also block the request. If Octogen's "
+        "grant arrived only minutes ago, try again later."
     )

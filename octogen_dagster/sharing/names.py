@@ -11,8 +11,8 @@ from octogen_dagster.errors import OctogenBigQueryInputError
 TABLE = "products_current_v1"
 """The table inside every linked dataset."""
 
-# Google's ids have letters, digits and underscores. Hyphens and single dots are harmless as well,
-# but two dots are not allowed in a partition key.
+# Google's ids contain letters, digits and underscores. Hyphens and single dots are harmless as
+# well, but two dots are not allowed in a partition key.
 _PROJECT = re.compile(r"(?!.*\.\.)[A-Za-z0-9._:-]{1,100}")
 _LOCATION = re.compile(r"[A-Za-z0-9-]{1,100}")
 _ID = re.compile(r"(?!.*\.\.)[\w.-]{1,100}")
@@ -24,14 +24,14 @@ _PARTS = {
     "dataExchanges": ("exchange", _ID),
     "listings": ("listing", _ID),
 }
-"""The parts of a listing's name.
+"""The keywords in a listing's resource name.
 
-Each key is a keyword in the name, and its value is the part that follows it.
+For each keyword, the mapping contains the name and the pattern of the part that follows it.
 """
 
 
 ListingKey = tuple[str, str, str]
-"""A listing's identity: `ListingName.key`."""
+"""The type of `ListingName.key`, which identifies a listing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +56,10 @@ class ListingName:
 
     @property
     def key(self) -> ListingKey:
-        """The listing's identity: its name without the project.
+        """The listing's name without the project, which identifies the listing.
 
-        Google names the publisher's project by id in some places and by number in others. Listings
-        from two publishers with equal exchange and listing ids therefore have the same key.
+        Google uses the publisher's project id in some places and the project number in others. As a
+        result, listings from two publishers have the same key if all other parts are equal.
         """
         return self.location.lower(), self.exchange, self.listing
 
@@ -71,7 +71,7 @@ class ListingName:
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionPlan:
-    """The dataset to link to a listing, built by `plan_subscription`."""
+    """A planned subscription to a listing and the linked dataset that it creates."""
 
     listing: ListingName
     project: str
@@ -87,7 +87,7 @@ def plan_subscription(
     location: str | None = None,
     friendly_name: str | None = None,
 ) -> SubscriptionPlan:
-    """Plan the subscription to a listing. Omitted arguments are derived from the listing's name."""
+    """Plan a subscription to a listing. Omitted arguments are derived from the listing's name."""
     listing = ListingName.parse(listing_resource)
     dataset_id = checked_dataset_id(dataset_id or listing.default_dataset_id)
     return SubscriptionPlan(
@@ -100,7 +100,7 @@ def plan_subscription(
 
 
 def checked_exchange(resource: str) -> str:
-    """Check an exchange's resource name, and strip whitespace around it."""
+    """Check an exchange's resource name, and return it without surrounding whitespace."""
     _parse(resource, "exchange")
     return resource.strip()
 
@@ -131,7 +131,7 @@ def sample_query(project: str, dataset_id: str) -> str:
 
 
 def _parse(resource: str, kind: str) -> list[str]:
-    """Return the project, location, exchange and listing in a listing or exchange name."""
+    """Parse the resource name of a listing or an exchange, and return its parts."""
     words = resource.strip().split("/")
     expected = [each for each in _PARTS.items() if kind == "listing" or each[0] != "listings"]
     problem = f"it continues after the {kind}" if len(words) > 2 * len(expected) else None
@@ -146,6 +146,6 @@ def _parse(resource: str, kind: str) -> list[str]:
         raise OctogenBigQueryInputError(
             f"{resource[:300]!r} is not the name of {'an' if kind == 'exchange' else 'a'} {kind}: "
             f"{problem}. The expected form is {form}. The Platform's BigQuery page and Octogen's "
-            "MCP show the name."
+            "MCP server show the name."
         )
     return words[1::2]

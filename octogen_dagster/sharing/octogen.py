@@ -1,4 +1,4 @@
-"""Octogen's offers to a subscriber, and the action that the status of an offer requires."""
+"""Octogen's offers to a subscriber, and the action for each offer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _CATALOG_OF_LISTING = re.compile(r"catalog_(.+)_exported_product_view_v\d+")
 
 
 class Action(StrEnum):
-    """An action that an offer requires or that was taken for it."""
+    """A planned or completed action for an offer."""
 
     ALREADY_ACTIVE = "already_active"
     ALREADY_SUBSCRIBED = "already_subscribed"
@@ -53,7 +53,7 @@ _ACTIONS = {
 }
 """The action for each status or reason code.
 
-If a status and a reason code both require an action, the first of the two in this order is used.
+If an offer's status and its reason code are both listed here, the first one determines the action.
 """
 
 LAPSED = _ACTIONS.keys() - {"awaiting_subscription", "active"}
@@ -66,7 +66,7 @@ def action_of(word: str | None) -> Action:
 
 
 def deciding_word(offer: Cell) -> str | None:
-    """Return an offer's status, or its reason code if the status is only pending."""
+    """Return the status or reason code that determines the action for an offer."""
     status, reason = offer.status, offer.reason_code
     if action_of(status) in (Action.WOULD_SUBSCRIBE, Action.ALREADY_ACTIVE):
         return status
@@ -78,19 +78,16 @@ def deciding_word(offer: Cell) -> str | None:
 class Offers(NamedTuple):
     """Octogen's offers to one subscriber, sorted by catalog key and resource name.
 
-    An offer combines the subscriber's cell with the shared listing. If there is no cell, the offer
-    has no subscriber.
+    An offer combines a shared listing with its status for the subscriber (`Cell`). If there is no
+    status, the offer has no `subscriber_id`.
     """
 
-    subscriber: Subscriber | None  # None if it is not registered
+    subscriber: Subscriber | None  # None if the subscriber is not registered
     was_registered: bool  # before the offers were read
     offers: list[Cell]
 
     def of(self, listing: ListingName, dataset_id: str | None = None) -> Cell:
-        """Return the offer for a shared listing.
-
-        Its listing name and dataset id are replaced with these.
-        """
+        """Return the offer for a shared listing, with the given listing name and dataset id."""
         offer = next(each for each in self.offers if _key(each.listing_resource) == listing.key)
         dataset_id = dataset_id or offer.linked_dataset
         return msgspec.structs.replace(
@@ -99,9 +96,9 @@ class Offers(NamedTuple):
 
 
 def read_catalog_of(octogen: OctogenMCP, listing: ListingName) -> list[SharedListing]:
-    """Read the listings for the catalog of a listing.
+    """Read all listings that Octogen shares for the catalog to which a listing belongs.
 
-    Raise an error if Octogen does not share the listing.
+    Raise an error if Octogen does not share the listing itself.
     """
     # Today the id contains the catalog key. Otherwise, read all listings.
     named = _CATALOG_OF_LISTING.fullmatch(listing.listing)
@@ -111,8 +108,8 @@ def read_catalog_of(octogen: OctogenMCP, listing: ListingName) -> list[SharedLis
             if _key(each.listing_resource) == listing.key:
                 return [other for other in shared if other.catalog_key == each.catalog_key]
     raise OctogenBigQueryError(
-        f"Listing {listing}: Octogen no longer shares it with your organization. An existing "
-        "dataset was not changed. Ask Octogen for access, or delete the partition."
+        f"Octogen no longer shares listing {listing} with your organization. An existing dataset "
+        "was not changed. Ask Octogen for access, or delete the partition."
     )
 
 
@@ -125,10 +122,11 @@ def read_offers(
     *,
     register: bool = False,
 ) -> Offers:
-    """Read the status of the shared listings for one subscriber.
+    """Read Octogen's offers to one subscriber.
 
-    If requested, register the subscriber first. Without `catalogs`, all listings are read. If
-    Octogen does not share one of the `catalogs`, its offer has no listing.
+    If `register` is true, the subscriber is registered first, if necessary. If `catalogs` is empty,
+    the offers for all catalogs are returned. For a catalog that Octogen does not share, the offer
+    has no listing.
     """
     subscribers, cells = octogen.subscribers()
     me = project, principal
@@ -147,10 +145,10 @@ def read_offers(
 
 
 def _merged(shared: Sequence[SharedListing], cells: Iterable[Cell]) -> list[Cell]:
-    """Pair each listing with its state (`Cell`), and keep both if they have no match.
+    """Join listings with their status for the subscriber, and keep unmatched rows on both sides.
 
-    A cell belongs to the listing that it names. If a cell names no known listing, it is paired with
-    a listing for the same catalog that has no other cell.
+    A cell matches the listing with the same name. If there is no such listing, the cell matches a
+    listing for the same catalog, unless that listing already has a cell.
     """
     names = {_key(each.listing_resource) for each in shared if each.listing_resource}
     by_name: defaultdict[ListingKey | str, list[Cell]] = defaultdict(list)
@@ -177,7 +175,7 @@ def _merged(shared: Sequence[SharedListing], cells: Iterable[Cell]) -> list[Cell
 
 
 def _key(resource: str | None) -> ListingKey | str:
-    """Return a listing's key, or the text itself if it is not a listing name."""
+    """Return a listing name's key, or the unchanged text if it is not a listing name."""
     try:
         return ListingName.parse(resource or "").key
     except OctogenBigQueryInputError:
@@ -209,22 +207,22 @@ def octogen_listings(
 
 
 def decide(offer: Cell, subscriber: Subscriber | None) -> tuple[Action, str | None]:
-    """Return the action for an offer, and the reason.
+    """Return the action for an offer, and a message that explains the action.
 
-    If a subscription is awaited, it is `WOULD_SUBSCRIBE`.
+    The action is `WOULD_SUBSCRIBE` if Octogen is waiting for the subscription.
     """
     if offer.catalog_key is None:
-        return Action.SKIPPED, "Octogen sent no catalog key. Report this to Octogen."
+        return Action.SKIPPED, "Octogen's offer has no catalog key. Report this to Octogen."
     if offer.subscriber_id is None and offer.listing_resource is None:
         return Action.ERROR, NOT_GRANTED
     if subscriber is None:
         return Action.PENDING, (
-            "The subscriber is not registered. Run the command with --apply to register it, and "
-            "again later to subscribe once Octogen has granted access."
+            "The subscriber is not registered. Run the command with --apply to register the "
+            "subscriber. After Octogen has granted access, run the command again to subscribe."
         )
     if not subscriber.is_enabled:
         state = subscriber.desired_state
-        return Action.PENDING, f"The subscriber is {state} at Octogen. Enable it there."
+        return Action.PENDING, f"The subscriber is {state} at Octogen. Enable the subscriber."
     if offer.subscriber_id is None:
         return Action.PENDING, "Octogen reports no status for this subscriber yet."
     return _decide_by_word(offer)
@@ -234,11 +232,13 @@ def _decide_by_word(offer: Cell) -> tuple[Action, str | None]:
     word = deciding_word(offer)
     action = action_of(word)
     if action is Action.WOULD_SUBSCRIBE and offer.listing_resource is None:
-        return Action.ERROR, "Octogen grants access but names no listing. Report this to Octogen."
+        return Action.ERROR, (
+            "Octogen has granted access, but its offer has no listing. Report this to Octogen."
+        )
     detail = "" if word is None or word in _ACTIONS else f": its status is {word!r}"
     return action, {
         Action.WOULD_SUBSCRIBE: "Run the command with --apply to create the linked dataset.",
         Action.PENDING: f"Octogen has not granted access yet{detail}.",
         Action.ERROR: f"Octogen reports {word}. Ask Octogen for help.",
-        Action.SKIPPED: f"Octogen does not share it ({word}).",
+        Action.SKIPPED: f"Octogen does not share this listing ({word}).",
     }.get(action)

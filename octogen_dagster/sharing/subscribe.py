@@ -20,9 +20,12 @@ if TYPE_CHECKING:
     from google.auth.credentials import Credentials
 
 WAITS = (0.5, 1, 2, 4, 8)
-"""Seconds to wait before each new check of a taken dataset id; subscription lists lag behind."""
+"""Seconds to wait before each new attempt if the dataset id is taken.
+
+The list of subscriptions can lag behind.
+"""
 _AGAIN = (
-    "materialize this partition (or repeat the command). The listing sensor does not do this for a "
+    "materialize this partition or repeat the command. The listing sensor does not recreate a "
     "deleted subscription."
 )
 
@@ -92,14 +95,14 @@ def subscribe(
     *,
     datasets: Mapping[str, str] = MappingProxyType({}),
 ) -> BigQuerySubscriptionResult:
-    """Subscribe, unless the project is already subscribed to the listing.
+    """Subscribe a project to a listing, or return the existing subscription.
 
     If the dataset id is taken, the dataset might come from a concurrent process, from an attempt
-    whose response was lost, from a revoked subscription, or from something unrelated. To
+    whose response was lost or from a revoked subscription. It might also be unrelated. To
     distinguish these cases, the list of subscriptions is read again after a wait.
 
-    `datasets` maps subscription names to linked dataset ids, because Analytics Hub might name a
-    dataset only while its subscription is active. Nothing is deleted.
+    `datasets` maps subscription names to linked dataset ids, because Analytics Hub might report a
+    dataset only while its subscription is active. This function never deletes anything.
     """
     own: list[Subscription] = []
     for attempt, wait in enumerate((0, *WAITS)):
@@ -120,16 +123,16 @@ def subscribe(
 def find_subscription(
     hub: AnalyticsHub, plan: SubscriptionPlan, datasets: Mapping[str, str] = MappingProxyType({})
 ) -> BigQuerySubscriptionResult | None:
-    """Return a usable subscription to the plan's listing, or None."""
+    """Return an existing subscription that gives access to the listing, or None."""
     found = in_force(_subscriptions_to(hub, plan, datasets), plan)
     return None if found is None else _result(found, plan, already_subscribed=True)
 
 
 def in_force(subscriptions: Iterable[Subscription], plan: SubscriptionPlan) -> Subscription | None:
-    """Return the best usable subscription to the plan's listing.
+    """Return the best subscription that gives access to the listing, or None.
 
-    If there are several, which is rare, one with the planned dataset is preferred, then one with a
-    known dataset, then one with current data.
+    A subscription with the planned dataset is preferred, then one with a known dataset, then one
+    with current data.
     """
     return min(
         (each for each in subscriptions if each.in_force and each.listing.key == plan.listing.key),
@@ -156,55 +159,59 @@ def _subscriptions_to(
 def _reject_leftovers(
     hub: AnalyticsHub, plan: SubscriptionPlan, own: Sequence[Subscription]
 ) -> None:
-    """Raise an error if an unusable subscription to this listing holds the dataset id."""
+    """Raise an error if the dataset belongs to a subscription that no longer gives access."""
     leftovers = [each for each in own if each.dataset_id == plan.dataset_id]
     if not leftovers:
         return
     for each in leftovers:
         if each.state != REVOKED:
-            raise OctogenBigQueryError(f"{_taken(plan)}, and {_unknown_state(each)}")
-    # Without the grant, deleting the leftover would lose the dataset and gain nothing yet.
+            raise OctogenBigQueryError(f"{_taken(plan)}. {_unknown_state(each)}")
+    # Before the grant arrives, deleting the old subscription would only lose the dataset.
     if not hub.may_subscribe(plan.listing):
         raise OctogenBigQueryAccessPendingError(
-            f"Listing {plan.listing} as dataset {plan.project}.{plan.dataset_id}: Octogen's grant "
-            "has not arrived yet. Nothing was changed. Grants are asynchronous, so try again in a "
-            "few minutes."
+            f"Octogen's grant has not arrived yet, so listing {plan.listing} could not be linked "
+            f"as dataset {plan.project}.{plan.dataset_id}. Nothing was changed. Grants are "
+            "asynchronous, so try again in a few minutes."
         )
     raise OctogenBigQueryError(
-        f"{_taken(plan)}, left over from the revoked subscription {leftovers[0].name} to this "
-        "listing. Nothing was changed. Delete that subscription on BigQuery's Sharing page, which "
-        f"also deletes the dataset and the access rights set on it, then {_AGAIN}"
+        f"{_taken(plan)}. The dataset was left over from the revoked subscription "
+        f"{leftovers[0].name} to this listing. Delete this subscription on BigQuery's Sharing "
+        "page, which also deletes the dataset and the access rights set on it. Then "
+        f"{_AGAIN}"
     )
 
 
 def _still_taken(plan: SubscriptionPlan, own: Sequence[Subscription]) -> OctogenBigQueryError:
-    """Return the error for a dataset id that is still taken, but not by a known subscription."""
+    """Return the error for a dataset id that is taken, but not by a known subscription."""
     problem = (
-        "no subscription to this listing uses it. Choose another dataset id with dataset_id= "
-        "(--dataset on the command line), or delete the dataset if nobody needs it. If a "
-        "subscription to this listing was just created or deleted, try again in a few minutes."
+        "No subscription to this listing uses the dataset. Choose another dataset id with "
+        "dataset_id= (--dataset on the command line), or delete the dataset if nobody needs it. If "
+        "a subscription to this listing was just created or deleted, try again in a few minutes."
     )
     for each in own:
         if each.dataset_id is None:
             problem = (
-                f"the revoked subscription {each.name} to this listing does not name its dataset. "
-                "If the dataset belongs to it, delete the subscription, then "
-                f"{_AGAIN} Otherwise, choose another dataset id with dataset_id= (--dataset on the "
-                "command line)."
+                "Analytics Hub does not report the linked dataset of the revoked subscription "
+                f"{each.name} to this listing. If it is this dataset, delete the subscription, "
+                f"then {_AGAIN} Otherwise, choose another dataset id with dataset_id= (--dataset "
+                "on the command line)."
             )
             if each.state != REVOKED:
                 problem = _unknown_state(each)
-    return OctogenBigQueryError(f"{_taken(plan)}, and {problem}")
+    return OctogenBigQueryError(f"{_taken(plan)}. {problem}")
 
 
 def _taken(plan: SubscriptionPlan) -> str:
-    return f"Listing {plan.listing}: project {plan.project} already has a dataset {plan.dataset_id}"
+    return (
+        f"Listing {plan.listing} could not be linked, because project {plan.project} already has a "
+        f"dataset {plan.dataset_id}"
+    )
 
 
 def _unknown_state(subscription: Subscription) -> str:
     return (
-        f"subscription {subscription.name} to this listing has the unknown state "
-        f"{subscription.state}. Check the subscription in the Google console. Nothing was changed."
+        f"The subscription {subscription.name} to this listing has the unknown state "
+        f"{subscription.state}. Check the subscription in the Google console."
     )
 
 
@@ -213,9 +220,9 @@ def _result(
 ) -> BigQuerySubscriptionResult:
     if subscription.dataset_id is None:
         raise OctogenBigQueryError(
-            f"Listing {plan.listing}: project {plan.project} is subscribed ({subscription.name}, "
-            f"{subscription.state}), but Analytics Hub does not name its linked dataset. "
-            "Look for it in BigQuery, under the project's datasets."
+            f"Project {plan.project} is subscribed to listing {plan.listing} "
+            f"({subscription.name}, {subscription.state}), but Analytics Hub does not report the "
+            "linked dataset. Look for the dataset in the project's list of BigQuery datasets."
         )
     project = subscription.project or plan.project
     return BigQuerySubscriptionResult(

@@ -242,8 +242,8 @@ def test_a_pending_grant_asks_google_for_nothing_unless_the_project_is_subscribe
     ("cell", "said"),
     [
         ({"status": "refresh_failed"}, "Octogen reports refresh_failed. Ask Octogen for help."),
-        ({"reasonCode": "scope_revoked"}, "Octogen does not share it (scope_revoked)."),
-        ({"status": "removing"}, "Octogen does not share it (removing)."),
+        ({"reasonCode": "scope_revoked"}, "Octogen does not share this listing (scope_revoked)."),
+        ({"status": "removing"}, "Octogen does not share this listing (removing)."),
     ],
 )
 def test_any_other_status_is_a_failure_that_lasts(
@@ -261,7 +261,7 @@ def test_a_subscriber_that_octogen_does_not_serve_is_a_failure_that_lasts(run: R
     octogen = Octogen().register(desiredState="disabled")
     octogen.share("acme")
     result = run(Google(), octogen)
-    assert "The subscriber is disabled at Octogen. Enable it there." in failure(result)
+    assert "The subscriber is disabled at Octogen. Enable the subscriber." in failure(result)
     assert retries(result) == []
 
 
@@ -269,7 +269,7 @@ def test_a_listing_that_is_not_shared_registers_nobody(run: Run) -> None:
     octogen = Octogen()
     octogen.share("zen")
     result = run(Google(), octogen)
-    assert "Octogen no longer shares it with your organization" in failure(result)
+    assert f"Octogen no longer shares listing {LISTING} with" in failure(result)
     assert octogen.asked == [LISTINGS_TOOL]
 
 
@@ -280,4 +280,7 @@ def test_a_subscription_that_octogen_does_not_look_at_counts(
     octogen.share("acme")
     assert run(Google(), octogen).success
     log = capfd.readouterr().err
-    assert f"Listing {LISTING}: The subscription exists, but Octogen's status was not" in log
+    assert (
+        f"Listing {LISTING}: The project is subscribed, but refreshing Octogen's status failed"
+        in log
+    )

@@ -111,7 +111,9 @@ def test_a_snapshot_that_the_listing_forbids_ends_before_a_query(
         return run(upstream=(), instance=instance, retry_policy=AT_ONCE)
 
     result = materialized(enabled=True, restrict_query_result=True)
-    assert f"Table {VIEW}: its listing sets restrict_query_result" in failure(result)
+    assert f"{VIEW} cannot be stored, because its listing sets restrict_query_result" in failure(
+        result
+    )
     assert not is_retried(result)
     assert server.inserted == []
     server.rows = [("u1",)]
@@ -179,10 +181,10 @@ def test_the_query_has_the_columns_and_rows(
     [
         (
             ["uuid", "`uuid` FROM x; --"],
-            "does not have the column '`uuid` FROM x; --'. Its columns: uuid, size, sold.",
+            "does not have the column '`uuid` FROM x; --'. Its columns are uuid, size, sold.",
         ),
-        (None, "column 'size.weight' has the type BIGNUMERIC"),
-        (["sold"], "column 'sold' has the type RANGE"),
+        (None, f"Column 'size.weight' in table {VIEW} has the type BIGNUMERIC"),
+        (["sold"], f"Column 'sold' in table {VIEW} has the type RANGE"),
     ],
     ids=["unknown", "nested", "chosen"],
 )
@@ -294,8 +296,8 @@ def test_each_stream_of_the_storage_read_api_is_read(
     [
         (
             Refusal("PERMISSION_DENIED", "Not for you."),
-            "(PERMISSION_DENIED: 403 Not for you). Ask an administrator to grant "
-            f"roles/bigquery.readSessionUser on project {PROJECT}.",
+            "(PERMISSION_DENIED: 403 Not for you). Ask an administrator to grant these "
+            f"Google credentials roles/bigquery.readSessionUser on project {PROJECT}.",
         ),
         (
             Refusal(

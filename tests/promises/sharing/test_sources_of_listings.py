@@ -17,7 +17,7 @@ from tests.servers.octogen_mcp import PRINCIPAL
 Source = od.ExchangeSource | od.OctogenSource | od.StaticSource
 
 IN_EU = LISTING.replace("/us/", "/eu/")
-ASK = "To subscribe to it, set only_catalogs=False."
+ASK = "To subscribe to this listing, set only_catalogs=False."
 
 
 @pytest.fixture(autouse=True)
@@ -56,11 +56,11 @@ def test_an_exchange_knows_its_listings_and_no_status() -> None:
     [
         (
             ah.Listing(name=f"{EXCHANGE}/listings/coverage_cul_7_v1"),
-            f"it is a coverage list, not a catalog. {ASK}",
+            f"is a coverage list, not a catalog. {ASK}",
         ),
         (
             ah.Listing(name=LISTING, commercial_info=ah.Listing.CommercialInfo()),
-            f"it is sold on Google Cloud Marketplace. {ASK}",
+            f"is sold on Google Cloud Marketplace. {ASK}",
         ),
     ],
     ids=["coverage", "commercial"],
@@ -68,7 +68,7 @@ def test_an_exchange_knows_its_listings_and_no_status() -> None:
 def test_what_is_no_catalog_is_taken_only_if_asked_for(listing: ah.Listing, reason: str) -> None:
     of_catalogs = of_exchange(listing)
     assert of_catalogs.listings == []
-    assert of_catalogs.left_out == [f"Listing {listing.name}: {reason}"]
+    assert of_catalogs.left_out == [f"Listing {listing.name} {reason}"]
     asked = of_exchange(listing, only_catalogs=False)
     assert [str(each.name) for each in asked.listings] == [listing.name]
 
@@ -77,9 +77,9 @@ def test_what_is_no_catalog_is_taken_only_if_asked_for(listing: ah.Listing, reas
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"resource_type": ah.SharedResourceType.PUBSUB_TOPIC}, "it shares a Pub/Sub topic"),
-        ({"pubsub_topic": ah.Listing.PubSubTopicSource(topic="t")}, "it shares a Pub/Sub topic"),
-        ({"allow_only_metadata_sharing": True}, "it shares metadata only"),
+        ({"resource_type": ah.SharedResourceType.PUBSUB_TOPIC}, "shares a Pub/Sub topic"),
+        ({"pubsub_topic": ah.Listing.PubSubTopicSource(topic="t")}, "shares a Pub/Sub topic"),
+        ({"allow_only_metadata_sharing": True}, "shares only metadata"),
     ],
     ids=["type", "topic", "metadata"],
 )
@@ -88,7 +88,7 @@ def test_what_cannot_become_a_linked_dataset_is_left_out(
 ) -> None:
     left = of_exchange(ah.Listing(name=LISTING, **fields), only_catalogs=only_catalogs)
     assert left.listings == []
-    assert left.left_out[0].startswith(f"Listing {LISTING}: {reason}")
+    assert left.left_out[0].startswith(f"Listing {LISTING} {reason}")
 
 
 def test_a_name_that_is_none_is_left_out_and_one_that_shows_who_queries_it_is_noted(

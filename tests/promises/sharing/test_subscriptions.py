@@ -30,7 +30,10 @@ from tests.servers.google import (
 )
 
 QUERY = f"SELECT * FROM `{PROJECT}.{DATASET}.products_current_v1` LIMIT 10;"
-TAKEN = f"Listing {LISTING}: project {PROJECT} already has a dataset {DATASET}"
+TAKEN = (
+    f"Listing {LISTING} could not be linked, because project {PROJECT} already has a dataset "
+    f"{DATASET}"
+)
 
 Subscribe = Callable[..., BigQuerySubscriptionResult]
 
