@@ -198,7 +198,7 @@ def _checks_of_snapshots(
                 raise dg.Failure(
                     "\n".join(
                         [
-                            f"The checks of {len(missing):,} of {len(snapshot.partitions):,} "
+                            f"The checks for {len(missing):,} of {len(snapshot.partitions):,} "
                             f"partitions of {key.to_user_string()} could not be evaluated.",
                             *first_lines(missing),
                         ]

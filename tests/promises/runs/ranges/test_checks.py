@@ -73,7 +73,7 @@ def test_checks_alone_name_the_partitions_without_a_snapshot_and_evaluate_the_ot
     found = checks_of(alone)
     assert sorted((each.check_name, each.partition) for each in found) == of_the_rows(CATALOGS[1:3])
     text = failure(alone)
-    assert "The checks of 2 of 4 partitions of products could not be evaluated" in text
+    assert "The checks for 2 of 4 partitions of products could not be evaluated" in text
     assert "'shop0': The snapshot of products, partition 'shop0' does not exist" in text
     assert "'shop3': The snapshot of products, partition 'shop3' does not exist" in text
 
