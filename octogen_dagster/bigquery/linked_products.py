@@ -39,7 +39,7 @@ def build_linked_products_asset(
 
     * `not_empty`: the table has rows;
     * `expected_columns`: the table has the expected columns;
-    * `fresh`: the modification time is at most `max_age` ago (a warning).
+    * `fresh`: the table was modified at most `max_age` ago (a warning).
 
     For a view, BigQuery does not report when rows changed. In this case, a query counts the rows
     and reads the modification time, which is the newest value in a column. The same query runs if

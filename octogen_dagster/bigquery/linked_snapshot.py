@@ -57,8 +57,8 @@ def build_linked_snapshot_asset(
     results:
 
     * `not_empty`: the result has rows;
-    * `expected_columns`: the result has the columns in `columns`, or else the documented columns;
-    * `fresh`: the modified column's newest value is at most `max_age` ago (a warning).
+    * `expected_columns`: the result has the expected columns, by default the documented columns;
+    * `fresh`: the newest value in the modified column is at most `max_age` old (a warning).
 
     Args:
         linked_datasets: An asset built by `build_linked_datasets_asset` or

@@ -36,7 +36,7 @@ def listing_partition_key(resource: str) -> str:
 
 
 def listing_of(partition_key: str) -> str:
-    """Return the resource name of the listing with a partition key.
+    """Convert a listing's partition key to the listing's resource name.
 
     Args:
         partition_key: A key from `listing_partition_key`. Its project id can contain a colon.

@@ -289,7 +289,7 @@ class QueryRows:
             # Without limits, Google's client buffers two batches for each of 200 streams.
             batches = self._pages().to_arrow_iterable(storage, max_stream_count=4, max_queue_size=2)
             try:
-                # A rejection arrives with the first batch. After it, REST would repeat rows.
+                # Only the first batch can be rejected. Later, a switch to REST would repeat rows.
                 first = next(batches, None)
             except GoogleAPICallError as error:
                 warn(self._rejection(error))

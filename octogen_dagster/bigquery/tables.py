@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 TABLE_NAME = "dagster/table_name"
 CONSOLE = "octogen/console"
 EXPORT_RESTRICTIONS = "octogen/restricted_export_config"
-"""Metadata key for the listing's export restrictions, by Google's field name.
+"""Metadata key for the listing's export restrictions, with the field names in Google's API.
 
 Missing if there are no restrictions.
 """

@@ -110,7 +110,7 @@ class SubscriptionPass:
     def attempt(
         self, offer: Cell, subscriber: Subscriber | None, *, apply: bool = True
     ) -> _Attempt:
-        """Subscribe if Octogen is waiting for it, then refresh the offer's status at Octogen."""
+        """Subscribe to an offer if necessary, then refresh the offer's status at Octogen."""
         action, message = decide(offer, subscriber)
         if action is not Action.WOULD_SUBSCRIBE:
             return _Attempt(action, message)
@@ -148,7 +148,7 @@ def autosubscribe(
     apply: bool = False,
     report: Callable[[CatalogOutcome], None] = lambda _: None,
 ) -> AutosubscribeResult:
-    """Register the subscriber if necessary, and subscribe to all offers that wait for it.
+    """Register the subscriber if necessary, and subscribe to all listings that Octogen offers.
 
     After each subscription, its status at Octogen is refreshed. If one catalog fails, the other
     catalogs are still processed. A second call changes nothing. If `apply` is false, nothing is

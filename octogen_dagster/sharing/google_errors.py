@@ -257,7 +257,7 @@ ANALYTICS_HUB = GoogleService(
     advice={
         "INVALID_ARGUMENT": "Correct the name or the location. A linked dataset must be in its "
         "listing's location.",
-        "NOT_FOUND": "Check the name. It is also possible that the listing was withdrawn.",
+        "NOT_FOUND": "Check the name. The listing might have been withdrawn.",
         "PERMISSION_DENIED": "Ask an administrator of the project in this message to grant these "
         "Google credentials the required role.",
         "UNAUTHENTICATED": _LOG_IN_TO_HUB,

@@ -124,9 +124,9 @@ def read_offers(
 ) -> Offers:
     """Read Octogen's offers to one subscriber.
 
-    If `register` is true, the subscriber is registered first, if necessary. If `catalogs` is empty,
-    the offers for all catalogs are returned. For a catalog that Octogen does not share, the offer
-    has no listing.
+    If `register` is true, a new subscriber is registered first. If `catalogs` is empty, the offers
+    for all catalogs are returned. For a catalog that Octogen does not share, the offer has no
+    listing.
     """
     subscribers, cells = octogen.subscribers()
     me = project, principal

@@ -112,7 +112,7 @@ def build_url_list_sensor(
 def _by_export(
     assets: Sequence[dg.AssetsDefinition],
 ) -> tuple[dict[str, str], dict[str, list[dg.AssetKey]]]:
-    """Return the list's name and the assets to request, both by export asset."""
+    """Return the list's name and the assets to request for each export asset."""
     names, runs = dict[str, str](), dict[str, list[dg.AssetKey]]()
     for each in assets:
         require_asset(each, "assets")
