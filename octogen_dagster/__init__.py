@@ -1,7 +1,7 @@
 """Public names for definitions files and notebooks.
 
-`__init__.pyi` lists them. Each is imported when it is first used, so that a command starts without
-Dagster and Polars.
+`__init__.pyi` lists these names. Each name is imported when it is first used, so that commands
+start without importing Dagster and Polars.
 
 Destinations are in `octogen_dagster.tables`, errors in `octogen_dagster.errors`, the columns of
 frames in `octogen_dagster.schemas`, and the models of Octogen's responses in
@@ -25,7 +25,7 @@ def __getattr__(name: str) -> object:
         return _attribute(name)
     for room in _ROOMS:
         if not name.startswith("_") and name in dir(importlib.import_module(room)):
-            raise AttributeError(f"{name} is in {room}: from {room} import {name}")
+            raise AttributeError(f"{name} is in {room}. Use `from {room} import {name}`.")
     from octogen_dagster.validation import did_you_mean
 
     raise AttributeError(f"octogen_dagster has no name {name!r}.{did_you_mean(name, __all__)}")

@@ -27,9 +27,9 @@ def submit(work: Callable[[], _Result], thread_name: str) -> Future[_Result]:
 
 
 class Worker:
-    """A daemon thread that runs work in order; starts with the first `submit`.
+    """A daemon thread that runs submitted work in order. The first `submit` starts the thread.
 
-    Starting one thread per piece of work would block the caller each time.
+    Starting a thread for each piece of work would block the caller each time.
     """
 
     def __init__(self, thread_name: str) -> None:
@@ -57,12 +57,12 @@ class Worker:
 
 
 class StoppedError(Exception):
-    """The work was asked to stop."""
+    """The work was stopped before it finished."""
 
 
 @dataclass(frozen=True)
 class Deadline:
-    """A time limit for work, with an event that stops the work earlier."""
+    """A time limit for work. If `stop` is set, the work ends earlier."""
 
     seconds: float
     ends_at: float
@@ -70,12 +70,12 @@ class Deadline:
 
     @classmethod
     def after(cls, seconds: float) -> Deadline:
-        """Return a deadline some seconds from now."""
+        """Return a deadline that is the given number of seconds from now."""
         return cls(seconds, time.monotonic() + seconds)
 
     @property
     def left(self) -> float:
-        """Seconds left; 0 if `stop` is set."""
+        """Seconds left until the deadline. 0 if `stop` is set."""
         return 0.0 if self.stop.is_set() else max(0.0, self.ends_at - time.monotonic())
 
     def within(self, seconds: float) -> Deadline:
@@ -91,10 +91,11 @@ def start(
     *,
     daemon: bool = True,
 ) -> None:
-    """Start work in a thread, unless the future is cancelled first.
+    """Start a thread that runs the work and stores the result in the future.
 
-    A non-daemon thread keeps the process alive. If an interrupt is raised after the thread has
-    started, `future.cancel()` returns True if the work has not begun.
+    The work is skipped if the future is cancelled first. A non-daemon thread keeps the process
+    alive. If an interrupt is raised after the thread has started, `future.cancel()` returns True if
+    the work has not begun.
     """
     run = functools.partial(_do, work, future)
     threading.Thread(target=run, name=thread_name, daemon=daemon).start()
@@ -118,9 +119,9 @@ def wait_interruptibly(
     """Wait up to `seconds` for a future, without raising its exception.
 
     Python runs signal handlers in the main thread only. If the operating system delivers a signal
-    to another thread while the main thread waits for a lock, the handler does not run. This
-    function wakes up five times a second so that it does, and then calls `poll`, which can raise an
-    exception to end the wait.
+    to another thread while the main thread waits for a lock, the handler does not run. Therefore
+    this function wakes up five times a second and calls `poll`. `poll` can raise an exception to
+    end the wait.
     """
     ends_at = time.monotonic() + seconds
     while not future.done() and (left := ends_at - time.monotonic()) > 0:
@@ -137,7 +138,7 @@ def run_in_thread(
     """Run work in a daemon thread, wait for it with `wait_interruptibly`, and return its result.
 
     If the calling thread is interrupted, even while the new thread starts, this function sets
-    `stop` and waits for the started work to end. Without `stop`, it raises the interrupt
+    `stop` and waits for the started work to end. If `stop` is None, the interrupt is raised
     immediately.
     """
     future: Future[_Result] = Future()

@@ -21,23 +21,23 @@ _HTTPS_URL = re.compile(r"https://[!-.0-~][!-~]{0,500}")
 
 
 class Persistence(enum.Enum):
-    """How long an error lasts if the same call is repeated unchanged."""
+    """Whether the same call can succeed if it is repeated later."""
 
     PASSING = "temporary"
-    """Overload, a rate limit, or a grant that has not arrived yet."""
+    """The cause is an overload, a rate limit, or a grant that has not arrived yet."""
 
     UNCLEAR = "possibly temporary"
-    """The response was late, incomplete or unexpected: an outage, or a wrong base URL."""
+    """The response was late, incomplete or unexpected, as in an outage or with a wrong base URL."""
 
     PERMANENT = "permanent"
-    """Missing permissions, rejected credentials, invalid names, or no credit left."""
+    """The cause is a missing permission, a rejected credential, an invalid name, or no credit."""
 
 
 class OctogenError(Exception):
     """Base class for all errors in this package.
 
     Attributes:
-        persistence: How long the error lasts.
+        persistence: Whether the error is temporary, possibly temporary or permanent.
     """
 
     persistence = Persistence.UNCLEAR
@@ -59,8 +59,8 @@ class UnsupportedDagsterError(OctogenError):
     def __init__(self, name: str) -> None:
         super().__init__(
             f"octogen-dagster {version('octogen-dagster')} does not support Dagster "
-            f"{version('dagster')}, which has no {name}. Install an earlier Dagster and report "
-            "this at https://github.com/octogen-ai/octogen-dagster/issues."
+            f"{version('dagster')}, which has no {name}. Install an earlier version of Dagster, "
+            "and report this at https://github.com/octogen-ai/octogen-dagster/issues."
         )
 
 
@@ -87,9 +87,9 @@ class MissingAPIKeyError(OctogenError):
 
     def __init__(self) -> None:
         super().__init__(
-            "No Octogen API key: set OCTOGEN_PLATFORM_API_KEY (STOREROUTER_API_KEY and the older "
-            "OCTO_API_KEY also work), or pass api_key in code. To work without a key, run "
-            "`octogen-dagster sandbox` and export the variables it prints."
+            "No Octogen API key was found. Set OCTOGEN_PLATFORM_API_KEY (STOREROUTER_API_KEY and "
+            "the older OCTO_API_KEY also work), or pass api_key in code. To work without a key, "
+            "run `octogen-dagster sandbox` and export the variables that it prints."
         )
 
 
@@ -123,17 +123,17 @@ class OctogenBudgetError(OctogenError):
 
 
 class OctogenPagingError(OctogenError):
-    """A search's pages repeat, restart or never end, so it cannot be read completely."""
+    """The pages of a search repeat, restart or never end, so it cannot be read completely."""
 
 
 class OctogenSplitCatalogError(OctogenPagingError):
-    """A catalog was read in several parts that overlapped or missed products."""
+    """A catalog was read in parallel parts, but the parts overlapped or missed products."""
 
     persistence = Persistence.PERMANENT
 
 
 class OctogenEmptyCatalogError(OctogenError):
-    """A requested catalog has no products, or it is not a catalog for any requested host.
+    """A requested catalog is empty, or it does not belong to any of the requested hosts.
 
     The service responds in the same way if the catalog key does not exist.
     """
@@ -187,7 +187,7 @@ class OctogenTableError(OctogenError):
 
     Args:
         message: The destination, what failed, why, and what to do next.
-        persistence: How long the error lasts. Defaults to the class attribute.
+        persistence: Whether the error is temporary. Defaults to the class attribute.
     """
 
     persistence = Persistence.PERMANENT
@@ -209,13 +209,13 @@ class OctogenBigQueryInputError(OctogenBigQueryError, ValueError):
 
 
 class OctogenBigQueryAccessPendingError(OctogenBigQueryError):
-    """Octogen's grant on the listing has not arrived yet; try again in a few minutes."""
+    """Octogen's grant on the listing has not arrived yet. Try again in a few minutes."""
 
     persistence = Persistence.PASSING
 
 
 class OctogenBigQueryUnavailableError(OctogenBigQueryError):
-    """Analytics Hub or BigQuery did not respond in time, even after retries; try again later."""
+    """Analytics Hub or BigQuery did not respond in time, even after retries. Try again later."""
 
     persistence = Persistence.PASSING
 
@@ -230,7 +230,7 @@ class OctogenMCPError(OctogenError):
     """Octogen's MCP server rejected a call, or the call failed.
 
     Attributes:
-        retry_after: Seconds to wait before repeating the call; None if a retry cannot help.
+        retry_after: Seconds to wait before a retry, or None if a retry cannot help.
         code: The failed tool's error code, such as `catalog_not_granted`, or None.
     """
 
@@ -249,7 +249,7 @@ class OctogenMCPAuthenticationError(OctogenMCPError):
 
 
 class OctogenMCPRateLimitError(OctogenMCPError):
-    """The organization's rate limit is currently exhausted; the call was not carried out."""
+    """The organization's rate limit is exhausted, so Octogen's MCP server rejected the call."""
 
 
 class OctogenAPIError(OctogenError):
@@ -257,14 +257,14 @@ class OctogenAPIError(OctogenError):
 
     Args:
         message: What failed, why, and what to do next.
-        response: The response; the API key is removed from it and its request. It is an httpx2
+        response: The response. The API key is removed from it and from its request. It is an httpx2
             response if an httpx2 client was passed to `OctogenClient`.
         detail: The body's `detail`: text, a list of field errors, an object or None.
-        retry_after: Seconds to wait, if the service sent them.
+        retry_after: Seconds to wait before a retry, or None if the service did not send a value.
 
     Attributes:
         status_code: The HTTP status.
-        request_id: The `x-request-id` header, to quote to Octogen.
+        request_id: The `x-request-id` header. Include it when you report a problem to Octogen.
     """
 
     def __init__(
@@ -282,7 +282,7 @@ class OctogenAPIError(OctogenError):
         self.retry_after = retry_after
 
     def with_message(self, message: str) -> Self:
-        """Return the same error with another message."""
+        """Return a copy of the error with another message."""
         other = copy.copy(self)
         other.args = (message,)
         return other
@@ -301,7 +301,7 @@ class OctogenInsufficientCreditError(OctogenAPIError):
 
     @property
     def top_up_url(self) -> str | None:
-        """The https URL to buy credit at, or None if the service did not send one."""
+        """The https URL where you can buy credit, or None if the service did not send one."""
         return top_up_url(self.detail)
 
 
@@ -317,7 +317,7 @@ CONCERNS_ALL = (
     OctogenForbiddenError,
     OctogenInsufficientCreditError,
 )
-"""Errors that every other request would raise too, because they concern the key or its budget."""
+"""Errors caused by the API key or the budget. All further requests would raise them as well."""
 
 
 class OctogenNotFoundError(OctogenAPIError):
@@ -327,13 +327,13 @@ class OctogenNotFoundError(OctogenAPIError):
 
 
 class OctogenValidationError(OctogenAPIError):
-    """422: the service rejected a parameter; `detail` lists the fields."""
+    """422: the service rejected a parameter. `detail` lists the rejected fields."""
 
     persistence = Persistence.PERMANENT
 
 
 class OctogenRateLimitError(OctogenAPIError):
-    """429: the organization's rate limit is currently exhausted; retry later."""
+    """429: the organization's rate limit is currently exhausted. Retry later."""
 
     persistence = Persistence.PASSING
 
@@ -345,14 +345,14 @@ class OctogenServerError(OctogenAPIError):
 
 
 class OctogenShopError(OctogenServerError):
-    """502 to 504 from a lookup: the product's shop failed; other lookups might succeed."""
+    """502 to 504: a lookup failed because of the product's shop. Other lookups might succeed."""
 
 
 class OctogenUrlListError(OctogenAPIError):
-    """The service rejected an operation on a coverage URL list; `code` has the reason.
+    """The service rejected an operation on a coverage URL list. `code` contains the reason.
 
-    The codes `url_list_deleting`, `url_list_limit_exceeded` and `invalid_cursor` have no separate
-    class.
+    There are no subclasses for the codes `url_list_deleting`, `url_list_limit_exceeded` and
+    `invalid_cursor`.
     """
 
     persistence = Persistence.PERMANENT
@@ -370,12 +370,12 @@ class OctogenUrlListNotFoundError(OctogenUrlListError, OctogenNotFoundError):
 class OctogenUrlListNameConflictError(OctogenUrlListError):
     """409 `url_list_name_conflict`: another active list has this name.
 
-    If the response to a first attempt was lost, the list might be the one that attempt created.
+    If the response to a first attempt was lost, that attempt might have created the list.
     """
 
 
 class OctogenUrlListCapacityError(OctogenUrlListError):
-    """409 `list_url_capacity_exceeded`: the URLs do not fit into the list; none were added.
+    """409 `list_url_capacity_exceeded`: the URLs do not fit into the list. No URL was added.
 
     Attributes:
         urls_left: Number of URLs that still fit into the list; None if unknown.
@@ -385,22 +385,22 @@ class OctogenUrlListCapacityError(OctogenUrlListError):
 
 
 class OctogenUrlListUnavailableError(OctogenUrlListError, OctogenServerError):
-    """503 `url_lists_unavailable` or 409 `url_list_migrating`: it is safe to retry later."""
+    """503 `url_lists_unavailable` or 409 `url_list_migrating`: the request can be retried later."""
 
     persistence = Persistence.PASSING
 
 
 class OctogenResponseError(OctogenAPIError):
-    """2xx, but the body is not JSON or does not have the expected shape."""
+    """The status is 2xx, but the body is not JSON or does not have the expected structure."""
 
 
 def error_code(detail: Any) -> str:
-    """Return the error code in `detail`: the text itself, or an object's `code`."""
+    """Return the error code. It is `detail` itself or, if `detail` is an object, its `code`."""
     code = detail.get("code") if isinstance(detail, dict) else detail
     return code if isinstance(code, str) else ""
 
 
 def top_up_url(detail: Any) -> str | None:
-    """Return the https URL to buy credit at from a 402's `detail`, or None."""
+    """Return the https URL for buying credit from the `detail` of a 402, or None."""
     url = detail.get("top_up_url") if isinstance(detail, dict) else None
     return url if isinstance(url, str) and _HTTPS_URL.fullmatch(url) else None

@@ -16,20 +16,23 @@ _URL_OPTION = re.compile(
     r"[?&;][\w.-]*(?:sig|pass|passwd|password|token|secret|key)=", re.IGNORECASE
 )
 _BUCKET_USER = re.compile(r"\b(?:s3[an]?|gcs|gs|oss)://[^/\s]*@", re.IGNORECASE)
-"""Matches a user before a bucket name. Azure is excluded: there, a container comes before `@`."""
+"""Matches a user name before a bucket name.
+
+Azure URLs are not matched, because they contain a container name before `@`.
+"""
 _FILE_NAMES = ("credentials", "jwt_private_key")
 """Suffixes of setting names whose value can be a file path."""
 _SECRET_BEGINNINGS = ("{", "MII")
-"""Prefixes that mark a secret instead of a file path: JSON, or a private key without header."""
+"""Prefixes of secrets that are not file paths: JSON, or a private key without a header."""
 _BETWEEN_WORDS = re.compile(r"[\s=:@/?&;,'\"]+")
 _MAX_SHORT = 5
-"""Secrets up to this length are masked only as whole words, as they can occur in other words."""
+"""Secrets up to this length are masked only as whole words, as longer words can contain them."""
 _NAMES = {"dbname", "host", "hostaddr", "motherduck_token", "password", "port", "user"}
-"""Keywords in connection strings, which are not secret themselves."""
+"""Keywords from connection strings. They are not secret."""
 
 
 def is_secret(name: str, value: Any) -> bool:
-    """Return whether a setting looks like a plain-text secret; a file path does not."""
+    """True if a setting looks like a plain-text secret. File paths do not count as secrets."""
     text = str(value)
     if "-----BEGIN" in text or has_url_secret(text):
         return True
@@ -45,12 +48,12 @@ def is_secret(name: str, value: Any) -> bool:
 
 
 def has_url_secret(text: str) -> bool:
-    """Return whether a URL has a password, a signature or a bucket access key ID."""
+    """True if a URL contains a password, a signature or a bucket access key ID."""
     return any(part.search(text) for part in (_URL_PASSWORD, _URL_OPTION, _BUCKET_USER))
 
 
 def refuse_secrets(settings: Mapping[str, Any]) -> None:
-    """Reject plain-text secrets, which Dagster would show in the UI."""
+    """Raise ValueError for a plain-text secret, which Dagster would show in the UI."""
     for name, value in settings.items():
         if is_secret(name, value):
             raise ValueError(
@@ -62,10 +65,11 @@ def refuse_secrets(settings: Mapping[str, Any]) -> None:
 
 
 def masked(text: str, secrets: Iterable[str]) -> str:
-    """Replace secrets in text by `***`, in every form an error might quote.
+    """Replace secrets in text with `***`, in every form that an error message might contain.
 
-    The forms are the secret itself, percent-encoded, decoded or escaped, and its individual words:
-    a library that misparses a password can quote part of it as a host or database.
+    These forms are the secret itself, its percent-encoded, decoded and escaped forms, and its
+    individual words. A library that parses a password incorrectly can quote a part as the host or
+    database.
     """
     plain = {text for secret in secrets for text in (secret, unquote(secret))}
     plain |= {word for each in plain for word in _BETWEEN_WORDS.split(each)}

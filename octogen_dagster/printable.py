@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]")
-"""The start of text that spreadsheets evaluate as a formula, including full-width characters."""
+"""Matches text that spreadsheets evaluate as a formula, even with full-width characters."""
 _LEVELS = "▁▂▃▄▅▆▇█"
 
 
@@ -30,8 +30,9 @@ def printable_lines(text: str) -> str:
 def write_csv(to: TextIO, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
     """Write a header and rows as CSV that is safe to open in a spreadsheet.
 
-    Text that a spreadsheet would evaluate is prefixed with an apostrophe. Times and dates are in
-    ISO format, booleans as in JSON, nulls empty, and lists separated by spaces.
+    Text that a spreadsheet would evaluate is prefixed with an apostrophe. Times and dates are
+    written in ISO format, and booleans as in JSON. Nulls are empty. List items are separated by
+    spaces.
     """
     table = csv.writer(to, lineterminator="\n")
     table.writerow(map(_csv_cell, columns))
@@ -60,7 +61,7 @@ def count(number: int, singular: str, plural: str = "") -> str:
 
 
 def time_text(time: datetime) -> str:
-    """Format a time with seconds, without its zone."""
+    """Format a time with seconds and without its time zone."""
     return f"{time:%Y-%m-%d %H:%M:%S}"
 
 
@@ -71,15 +72,15 @@ def usd(amount: Decimal | float) -> str:
 
 
 def spent_text(spent_usd: Decimal | float, possibly_charged_usd: Decimal | float) -> str:
-    """Format charged dollars, plus possibly charged dollars if there are any."""
+    """Format the dollars charged, and any dollars that might be charged in addition."""
     possibly = f" and possibly {usd(possibly_charged_usd)} more" if possibly_charged_usd else ""
     return f"{usd(spent_usd)}{possibly}"
 
 
 def sparkline(numbers: Sequence[float], lowest: float | None = None) -> str:
-    """Draw numbers as bars from `lowest` (default: the minimum) to the maximum.
+    """Draw numbers as a line of bars, scaled from `lowest` to the maximum.
 
-    Equal numbers are drawn at half height.
+    `lowest` defaults to the minimum. Equal numbers are drawn at half height.
     """
     low = min(numbers) if lowest is None else lowest
     height, top = max(numbers) - low, len(_LEVELS) - 1
@@ -88,7 +89,7 @@ def sparkline(numbers: Sequence[float], lowest: float | None = None) -> str:
 
 
 class OnceLog:
-    """Warns once for each reason. Thread-safe."""
+    """Logs one warning for each reason. Instances are thread-safe."""
 
     def __init__(self, warn: Callable[[str], None]) -> None:
         self._warn = warn
@@ -96,7 +97,7 @@ class OnceLog:
         self._logged: set[object] = set()
 
     def warn(self, line: str, reason: object = None) -> None:
-        """Log a line once for each reason; the reason defaults to the line."""
+        """Log a line once for each reason. The reason defaults to the line itself."""
         with self._lock:
             is_new = (reason or line) not in self._logged
             self._logged.add(reason or line)

@@ -31,7 +31,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def name_mistakes(cls: type[BaseModel], settings: Any, handler: Callable[[Any], _Model]) -> _Model:
-    """Suggest names for unknown settings, and describe missing ones.
+    """Improve validation errors: suggest names for unknown settings and describe missing ones.
 
     This is a model validator with mode `wrap`. pydantic turns it into a class method because its
     first argument is named `cls`.
@@ -55,7 +55,7 @@ def _is_unknown(mistake: ErrorDetails) -> bool:
 
 
 def _is_missing(cls: type[BaseModel], mistake: ErrorDetails) -> bool:
-    """True for a missing required setting, which Dagster passes as None."""
+    """True if a required setting is missing. Dagster passes None for missing settings."""
     field = cls.model_fields.get(str(mistake["loc"][0])) if len(mistake["loc"]) == 1 else None
     is_omitted = mistake["type"] == "missing" or mistake["input"] is None
     return field is not None and field.is_required() and is_omitted
@@ -101,12 +101,12 @@ def checked_day(day: str) -> str:
     try:
         datetime.strptime(day, "%Y-%m-%d")
     except (TypeError, ValueError):
-        raise ValueError(f"start_date must be a date such as 2026-11-25, not {day!r}") from None
+        raise ValueError(f"start_date must be a date such as 2026-11-25; got {day!r}") from None
     return day
 
 
 def moment_of(of: datetime | date) -> datetime:
-    """Return a time in UTC; dates count as midnight UTC and naive times as UTC."""
+    """Convert a time or date to UTC. Dates become midnight, and naive times are taken as UTC."""
     given: object = of
     if not isinstance(given, date):
         raise TypeError(
@@ -123,7 +123,7 @@ def moment_of(of: datetime | date) -> datetime:
 def require_percent(name: str, value: float, least: float = 1) -> None:
     """Reject a percentage outside 0 to 100, and warn if it looks like a fraction."""
     if not 0 <= value <= 100:
-        raise ValueError(f"{name} must be a percentage between 0 and 100, not {value:g}")
+        raise ValueError(f"{name} must be a percentage between 0 and 100; got {value:g}")
     if 0 < value < least:
         warn_of_share(name, value)
 
@@ -135,7 +135,7 @@ def warn_of_share(name: str, value: float) -> None:
 
 
 def require_extras(subject: str, *extras: str) -> None:
-    """Raise an error about `subject` if extras it needs are not installed."""
+    """Raise an error if an extra that `subject` needs is not installed."""
     missing = {extra: _missing_packages(extra) for extra in extras}
     if names := [name for packages in missing.values() for name in packages]:
         wanted = ",".join(extra for extra, packages in missing.items() if packages)

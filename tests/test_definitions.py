@@ -53,7 +53,7 @@ def test_a_run_without_a_key_says_what_to_do(instance: dg.DagsterInstance) -> No
     with pytest.raises(dg.Failure) as caught:
         job.execute_in_process(instance=instance, asset_selection=[dg.AssetKey("octogen_catalogs")])
     text = str(caught.value)
-    assert "No Octogen API key: set OCTOGEN_PLATFORM_API_KEY" in text
+    assert "No Octogen API key was found. Set OCTOGEN_PLATFORM_API_KEY" in text
     assert "octogen-dagster sandbox" in text
 
 

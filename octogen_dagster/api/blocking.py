@@ -80,7 +80,7 @@ _BUFFER_BYTES = 512 << 10  # large reads need fewer callbacks per page
 def _driven(
     flow: Callable[Concatenate[Service, P], Flow[T]],
 ) -> Callable[Concatenate[BlockingClient, P], T]:
-    """Return a `BlockingClient` method that runs `flow` with the client's service."""
+    """Turn a request flow into a method of `BlockingClient`."""
 
     @functools.wraps(flow)
     def drive(self: BlockingClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -90,16 +90,16 @@ def _driven(
 
 
 class BlockingClient:
-    """Sends one thread's requests over one persistent connection.
+    """A synchronous client for a single thread, with one persistent connection.
 
-    A request takes a twentieth of the CPU time that httpx needs (measured). After `stop` is set,
-    requests and waits end within a second with a `StoppedError`; an interrupt in the main thread
-    ends them immediately. After `ends` is set, waits end, but requests in flight complete. `poll`
-    is called during waits, and its exceptions end the wait as well.
+    Each request needs about a twentieth of the CPU time that httpx needs (measured). Once `stop` is
+    set, requests and waits raise `StoppedError` within a second. An interrupt in the main thread
+    ends them immediately. Once `ends` is set, waits end, but requests in flight still complete. The
+    client calls `poll` regularly during requests and waits. An exception from `poll` ends them too.
 
     Proxies and certificates are configured with the same environment variables as in httpx:
     `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`, `SSL_CERT_FILE` and `SSL_CERT_DIR`. By default,
-    certificates come from certifi. Plain HTTP is allowed only to this machine and never uses a
+    certificates come from certifi. Plain HTTP is allowed only for this machine and never uses a
     proxy.
 
     Methods have the same names and arguments as in `OctogenClient`.
@@ -127,7 +127,7 @@ class BlockingClient:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the connection, or return it to the service's idle connections."""
+        """Close the connection, unless the service keeps idle connections for later requests."""
         if self._curl is not None and self._multi is not None:
             if self.service.idle is not None and not self._may_hang:
                 self.service.idle.append((self._curl, self._multi))
@@ -141,7 +141,7 @@ class BlockingClient:
             self._curl = self._multi = None
 
     def run(self, flow: Flow[T]) -> T:
-        """Run a flow and return its value."""
+        """Run a request flow and return its result."""
         answer: Response | TransportError | None = None
         with contextlib.closing(flow):
             while True:
@@ -158,7 +158,7 @@ class BlockingClient:
                     self._wait(step)
 
     def run_all(self, flows: Sequence[Flow[T]]) -> list[T]:
-        """Run flows concurrently, in threads with separate connections.
+        """Run request flows concurrently. Each thread uses a separate connection.
 
         A single flow runs in the calling thread.
         """
@@ -189,7 +189,7 @@ class BlockingClient:
         return [values[place] for place in range(len(flows))]
 
     def check(self) -> None:
-        """Raise `StoppedError` if `stop` is set, or whatever `poll` raises."""
+        """Raise `StoppedError` if `stop` is set. Call `poll` at most five times a second."""
         if self.stop.is_set():
             raise StoppedError
         if (now := time.monotonic()) - self._polled_at >= _POLL_SECONDS:
@@ -203,7 +203,7 @@ class BlockingClient:
         number: int,
         read_page: Callable[[Response, str], PageT],
     ) -> PageT:
-        """Read one page within the rate limit."""
+        """Wait for the rate limit, then read one page of a search."""
         flow = search_flow(self.service, request.body(), subject, paced=True)
         return read_page(self.run(flow), f"{subject}, page {number},")
 
@@ -213,10 +213,10 @@ class BlockingClient:
         tracker: PageTracker,
         read_page: Callable[[Response, str], PageT],
     ) -> Iterator[PageT]:
-        """Read all pages of a search within the rate limit, and check them with the tracker.
+        """Read all pages of a search, and wait for the rate limit before each page.
 
-        For each page, the caller must pass the numbers of new and repeated products to
-        `tracker.deduplicated`.
+        The tracker checks each page. For each page, the caller must pass the numbers of new and
+        repeated products to `tracker.deduplicated`.
         """
         body = request.body()
         while True:
@@ -230,7 +230,7 @@ class BlockingClient:
             body["cursor"] = page.next_cursor
 
     def lookup(self, url: str, read_lookup: Callable[[Response, str], T]) -> T:
-        """Look up a product within the rate limit."""
+        """Wait for the rate limit, then look up a product by its URL."""
         return self.run(lookup_flow(self.service, url, read_lookup, paced=True))
 
     def search_products(self, **arguments: Unpack[SearchArguments]) -> MerchantProductListPage:
@@ -268,7 +268,7 @@ class BlockingClient:
                 self.stop.wait(min(left, _POLL_SECONDS))
 
     def _send(self, step: Send) -> Response | TransportError:
-        """Send a request and mask the API key in the response or error."""
+        """Send one request. The API key is masked in the result."""
         import pycurl
 
         self.check()
@@ -319,7 +319,7 @@ class BlockingClient:
         return TransportError(self.service.api_key.masked(reason))
 
     def _perform(self, curl: pycurl.Curl) -> tuple[int, str]:
-        """Send a request and receive its response, checking regularly for a stop."""
+        """Run one transfer and return libcurl's error code (0 for success) and message."""
         multi = self._multi
         assert multi is not None
         multi.add_handle(curl)
@@ -334,7 +334,7 @@ class BlockingClient:
         return (failed[0][1], failed[0][2]) if failed else (0, "")
 
     def _handle(self) -> pycurl.Curl:
-        """Create a libcurl handle with one persistent connection; only the handle has the key."""
+        """Create a libcurl handle with the settings and headers that all requests share."""
         import certifi
         import pycurl
 
@@ -365,10 +365,10 @@ class BlockingClient:
 
 
 class _Content(io.BytesIO):
-    """Request content that libcurl can read only once.
+    """A request body that libcurl can read only once.
 
-    If a reused connection closes before a response, libcurl would otherwise resend the request over
-    a new one, and the service might charge both.
+    Otherwise, if a reused connection is closed before the response arrives, libcurl would resend
+    the request over a new connection, and the service might charge for both requests.
     """
 
     def __init__(self, content: bytes, charge: Charge) -> None:
@@ -376,7 +376,7 @@ class _Content(io.BytesIO):
         self._charge = charge
 
     def read(self, size: int | None = -1) -> bytes:
-        """Return the next bytes; libcurl calls this after connecting."""
+        """Return the next bytes. libcurl calls this method only after it has connected."""
         self._charge.is_sent = True
         return super().read(size)
 
@@ -387,7 +387,7 @@ class _Body(io.BytesIO):
     is_too_large = False
 
     def write(self, data: bytes) -> int:  # type: ignore[override]
-        """Append bytes; returning fewer than received makes libcurl abort the request."""
+        """Append the data and return its length. Returning 0 makes libcurl abort the request."""
         if self.tell() + len(data) > http.MAX_BODY_BYTES:
             self.is_too_large = True
             return 0
@@ -404,10 +404,10 @@ def _proxy(url: str) -> str:
 
 
 def _head(status: int, lines: Sequence[bytes], request: Request) -> Response | None:
-    """Return the response without its body; None if its headers are incomplete.
+    """Return a response with only status and headers, or None if the headers are incomplete.
 
-    `lines` can also contain the headers of a proxy tunnel and of interim responses, which come
-    before the response's headers, and trailers, which come after them.
+    `lines` can contain further headers. Headers from a proxy tunnel or an interim response come
+    before the response's headers, and trailers come after them.
     """
     if status < 200:
         return None

@@ -1,4 +1,4 @@
-"""Catalog sources define which catalogs are listed, watched by the sensor and read in full."""
+"""Catalog sources list the catalogs that assets read and the catalog sensor watches."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from octogen_dagster.printable import printable
 from octogen_dagster.validation import require_percent
 
 MAX_EXTRA_PAGES_PERCENT = 5.0
-"""Default limit for the extra pages of a catalog that is read in parallel parts, in percent."""
+"""Default limit for extra pages in a parallel read, as a percentage of the catalog's pages."""
 
 _POLL_SECONDS = 0.2
 _MAX_LISTING_AGE = 10.0
 _CANCELLATION_SECONDS = 1.5
-"""How long a cancelled `fetch` can take to return, in seconds."""
+"""Maximum seconds that a cancelled `fetch` can take to return."""
 _MAX_ERRORS_IN_MESSAGE = 5
 _MAX_CATALOGS_IN_MESSAGE = 20
 _warned: set[tuple[CatalogSource, str, tuple[str, ...]]] = set()
@@ -52,14 +52,15 @@ class CatalogSource(ABC):
         """List the current catalogs.
 
         Args:
-            client: The client to send requests with. `fetch` must return within `client.deadline`.
+            client: The client for requests to Octogen. `fetch` must return within
+                `client.deadline` seconds.
 
         Raises:
             OctogenError: The catalogs cannot be listed.
         """
 
     def _fetch_blocking(self, client: BlockingClient) -> CatalogList:
-        """List the catalogs synchronously; custom sources implement only `fetch`."""
+        """List the catalogs synchronously. Custom sources need to implement only `fetch`."""
         return _run_on_event_loop(self, client)
 
 
@@ -71,7 +72,7 @@ class GrantedCatalogs(CatalogSource):
     """
 
     async def fetch(self, client: OctogenClient) -> CatalogList:
-        """`CatalogSource.fetch`."""
+        """List the catalogs granted to the API key."""
         return await client.list_catalog_states()
 
     def _fetch_blocking(self, client: BlockingClient) -> CatalogList:
@@ -80,22 +81,21 @@ class GrantedCatalogs(CatalogSource):
 
 @dataclass(frozen=True)
 class ShopCatalogs(CatalogSource):
-    """The catalogs for shops' hosts.
+    """The catalogs for one or more shops, given by their hosts.
 
-    All hosts are requested concurrently, and together they have the deadline of one request. A host
-    that fails is logged as a warning; the listing fails only if every host does. A search that
-    reads all hosts' catalogs also fails if one host fails, unless the reason is that Octogen does
-    not cover the shop. The service reports when it computed the product count, but not when it
-    indexed the catalog.
+    All hosts are requested concurrently and share the deadline for one request. If a host fails, a
+    warning is logged. The listing fails only if all hosts fail. A search in the catalogs for all
+    hosts fails if any host fails, unless Octogen does not cover the shop. For each catalog, the
+    service reports when it computed the product count, but not when it last indexed the catalog.
 
-    A host can have several catalogs. If one of them aggregates many shops, the same product can
-    appear in two catalogs under different uuids. By default, all catalogs are read, and a warning
-    lists them with their product counts and read costs. To read only some of them, and to stop the
+    A host can have several catalogs. If one of them combines many shops, the same product can
+    appear in two catalogs with different uuids. By default, all catalogs are read, and a warning
+    lists them with their product counts and read costs. To read only some of them and to stop the
     warning, pass `catalogs`.
 
     Args:
         hosts: The shops' hosts or URLs, such as `shop.example`.
-        catalogs: Keys of the hosts' catalogs to read. Defaults to all.
+        catalogs: Keys of the catalogs to read. Defaults to all catalogs for the hosts.
 
     Raises:
         ValueError: `hosts` is empty, a host is malformed, or a catalog key is empty.
@@ -110,7 +110,7 @@ class ShopCatalogs(CatalogSource):
             object.__setattr__(self, "catalogs", _keys(self, "catalogs", self.catalogs))
 
     async def fetch(self, client: OctogenClient) -> CatalogList:
-        """`CatalogSource.fetch`."""
+        """List the catalogs for the hosts."""
         return self._joined(await client._driver.run_all(self._flows(client._service)))
 
     def _fetch_blocking(self, client: BlockingClient) -> CatalogList:
@@ -143,7 +143,7 @@ class ShopCatalogs(CatalogSource):
     def _require_chosen(
         self, states: Sequence[CatalogState], errors: Sequence[OctogenError]
     ) -> None:
-        """Raise unless every chosen catalog belongs to a host."""
+        """Raise an error if a key in `catalogs` is not a catalog for any of the hosts."""
         hosts = {state.catalog: state.host for state in states}
         missing = [key for key in self.catalogs or () if key not in hosts]
         if not missing:
@@ -154,14 +154,16 @@ class ShopCatalogs(CatalogSource):
             text += f" and {len(named) - _MAX_CATALOGS_IN_MESSAGE:,} more"
         failed = "".join(f" {error}" for error in errors[:_MAX_ERRORS_IN_MESSAGE])
         raise OctogenEmptyCatalogError(
-            f"Catalog {missing[0]!r} does not belong to any of the hosts. Their catalogs: {text}. "
-            f"Correct `catalogs` in ShopCatalogs, or add the shop's host.{failed}"
+            f"Catalog {missing[0]!r} does not belong to any of the hosts. Catalogs for the hosts: "
+            f"{text}. Correct `catalogs` in ShopCatalogs, or add the shop's host.{failed}"
         )
 
 
 @dataclass(frozen=True)
 class NamedCatalogs(CatalogSource):
-    """Catalogs given by key. The keys are not looked up, so the index times are unknown.
+    """Catalogs given by key.
+
+    No request is sent, so the keys are not checked and the index times are unknown.
 
     Args:
         keys: Catalog keys.
@@ -176,7 +178,7 @@ class NamedCatalogs(CatalogSource):
         object.__setattr__(self, "keys", _keys(self, "keys", self.keys))
 
     async def fetch(self, client: OctogenClient) -> CatalogList:
-        """`CatalogSource.fetch`."""
+        """Return the catalogs given by `keys`."""
         return self._listed()
 
     def _fetch_blocking(self, client: BlockingClient) -> CatalogList:
@@ -187,7 +189,7 @@ class NamedCatalogs(CatalogSource):
 
 
 class Listing:
-    """A service's latest catalog list, shared by all its reads. Copies and pickles start empty."""
+    """A cache for a service's latest catalog list. Copies and pickles start empty."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -197,9 +199,10 @@ class Listing:
         return type(self), ()
 
     def fetched_since(self, moment: float, client: BlockingClient) -> CatalogList:
-        """Return a catalog list that was requested at or after `moment` on the service's clock.
+        """Return a catalog list that is not older than `moment`, a time on `Service.clock`.
 
-        One thread requests it while the others wait for the result. Errors are shared too.
+        If several threads need a new list, one thread requests it and the others wait. They share
+        the result, even if it is an error.
         """
         service = client.service
         assert isinstance(service, CatalogService)
@@ -220,11 +223,12 @@ class Listing:
         return listed
 
     def of_run(self, client: BlockingClient) -> CatalogList:
-        """Return the catalog list for a read, reusing the list from an earlier read in the run.
+        """Return the catalog list, which several reads in the same run can reuse.
 
         A list with index times is reused for ten seconds, because a read is wasted if the catalog
-        was re-indexed in the meantime. An error is also reused for ten seconds. A list without
-        index times is reused for the whole run, and so is the error that the service has no list.
+        was re-indexed in the meantime. Errors are also reused for ten seconds. Two results are
+        reused for the whole run: a list without index times, and the 404 from a service that cannot
+        list catalogs.
         """
         latest = self._latest[1] if self._latest else None
         if isinstance(latest, CatalogList):
@@ -237,11 +241,11 @@ class Listing:
 
 @dataclass(frozen=True)
 class CatalogService(Service):
-    """A service and its settings for reading whole catalogs.
+    """A service with the settings for reading whole catalogs.
 
-    Up to `concurrency` catalogs or product lookups run in parallel. Reading a large catalog in
-    parallel parts can cost up to `max_extra_pages_percent` more pages. If it is 0, each catalog is
-    read in a single pass.
+    Up to `concurrency` catalogs or product lookups are read in parallel. A single catalog can also
+    be read in parallel parts, which costs up to `max_extra_pages_percent` more pages. If the
+    setting is 0, each catalog is read in a single pass over its pages.
     """
 
     catalog_source: CatalogSource = field(default_factory=GrantedCatalogs)
@@ -252,14 +256,14 @@ class CatalogService(Service):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.concurrency < 1:
-            raise ValueError(f"concurrency must be at least 1, not {self.concurrency}.")
+            raise ValueError(f"concurrency must be at least 1; got {self.concurrency}.")
         require_percent("max_extra_pages_percent", self.max_extra_pages_percent)
 
     def for_run(self, warn: Callable[[str], None], *, reads_several: bool) -> Self:
-        """Return the service for a run, which can read several partitions in parallel.
+        """Return a copy of the service for one run.
 
-        If the run reads several partitions, `concurrency` limits the requests in flight for all of
-        them together.
+        If the run reads several partitions in parallel, `concurrency` limits the requests in flight
+        for all partitions together.
         """
         service = self.with_log(warn)
         if not reads_several:
@@ -268,7 +272,7 @@ class CatalogService(Service):
         return service.keeping_connections()
 
     def fetch_catalogs(self) -> CatalogList:
-        """List the source's catalogs without duplicates, over a separate connection."""
+        """List the source's catalogs without duplicates, with a warning if a host has several."""
         with BlockingClient(self) as client:
             listed = fetch_catalogs(client, self.catalog_source)
         warnings = [*listed.warnings, *several_of_a_host(self, listed.catalogs)]
@@ -291,7 +295,7 @@ def fetch_catalogs(client: BlockingClient, source: CatalogSource) -> CatalogList
         [
             *listed.warnings,
             *(
-                f"Catalog {key!r} is listed more than once. It is read only once."
+                f"Catalog {key!r} is listed more than once, but it is read only once."
                 for key in repeated
             ),
         ],
@@ -303,7 +307,7 @@ def fetch_catalogs(client: BlockingClient, source: CatalogSource) -> CatalogList
 def _shop_flow(service: Service, host: str) -> Flow[CatalogList | OctogenError]:
     """List the catalogs for a shop's host.
 
-    Errors are returned instead of raised, so that the other hosts continue.
+    Errors are returned instead of raised, so that the requests for other hosts continue.
     """
     try:
         return catalogs_of_shop((yield from domain_flow(service, host, paced=True)), host)
@@ -312,7 +316,7 @@ def _shop_flow(service: Service, host: str) -> Flow[CatalogList | OctogenError]:
 
 
 def _run_on_event_loop(source: CatalogSource, client: BlockingClient) -> CatalogList:
-    """Run a custom source's `fetch` in a new thread, within one request's deadline.
+    """Run a custom source's `fetch` in a new thread, with the deadline for one request.
 
     A new thread is needed because the calling thread might already run an event loop.
     """
@@ -340,7 +344,7 @@ def _run_on_event_loop(source: CatalogSource, client: BlockingClient) -> Catalog
 
 
 def several_by_host(states: Iterable[CatalogState]) -> dict[str, list[CatalogState]]:
-    """Return the catalogs for each host that has more than one, smallest first."""
+    """Group the catalogs by host, smallest first. Hosts with a single catalog are omitted."""
     by_host: dict[str, list[CatalogState]] = {}
     for state in sorted(states, key=lambda state: state.product_count or math.inf):
         by_host.setdefault(state.host or "", []).append(state)
@@ -348,7 +352,10 @@ def several_by_host(states: Iterable[CatalogState]) -> dict[str, list[CatalogSta
 
 
 def several_of_a_host(service: CatalogService, states: Iterable[CatalogState]) -> Iterator[str]:
-    """Warn, once per process, about hosts with several catalogs, unless `catalogs` is set."""
+    """Yield a warning for each host with several catalogs.
+
+    Each warning is yielded once per process. There are no warnings if `catalogs` is set.
+    """
     source = service.catalog_source
     if not isinstance(source, ShopCatalogs) or source.catalogs is not None:
         return
@@ -359,9 +366,9 @@ def several_of_a_host(service: CatalogService, states: Iterable[CatalogState]) -
         _warned.add(known)
         named = "; ".join(_size(state, service) for state in several)
         yield (
-            f"Shop {host!r} has {len(several)} catalogs, and all of them are read: {named}. One "
-            "of these catalogs might combine many shops and list the same products under other "
-            "uuids. To read only some of the catalogs, pass their keys, such as "
+            f"Shop {host!r} has {len(several)} catalogs, and all of them are read: {named}. If one "
+            "of the catalogs combines many shops, the same product can appear in two catalogs with "
+            "different uuids. To read only some of the catalogs, pass their keys, such as "
             f"ShopCatalogs(hosts=[...], catalogs=[{several[0].catalog!r}])."
         )
 
@@ -379,7 +386,7 @@ def _texts(name: str, values: Iterable[str]) -> list[str]:
         raise ValueError(f"{name} must be a list, not the string {values!r}. Pass [{values!r}].")
     texts = list(values or ())
     if not texts:
-        raise ValueError(f"{name} is empty. Pass at least one.")
+        raise ValueError(f"{name} is empty. Pass at least one value.")
     for text in texts:
         if not isinstance(text, str):
             raise ValueError(f"{name} contains {text!r}, which is not a string. Put it in quotes.")
@@ -407,13 +414,13 @@ def _checked_host(text: str) -> str:
     host = (host or "").rstrip(".").removeprefix("www.")
     if not host or any(character.isspace() or character == "%" for character in host):
         raise ValueError(
-            f"hosts contains {text!r}, which is not a host. Pass one such as 'shop.example'."
+            f"hosts contains {text!r}, which is not a host. Pass a host such as 'shop.example'."
         )
     return host
 
 
 def _temporary_error(errors: Iterable[OctogenError]) -> OctogenError | None:
-    """Return the first error other than `domain_not_covered`."""
+    """Return the first error that might be temporary: any error except `domain_not_covered`."""
     for error in errors:
         if not (isinstance(error, OctogenNotFoundError) and error.detail == "domain_not_covered"):
             return error
@@ -421,7 +428,7 @@ def _temporary_error(errors: Iterable[OctogenError]) -> OctogenError | None:
 
 
 def _combined_error(errors: Sequence[OctogenError]) -> OctogenError:
-    """Return the error to raise if every host failed, preferably a temporary one."""
+    """Combine the hosts' errors into one error, which is temporary if any of them is."""
     first = _temporary_error(errors) or errors[0]
     if len(errors) == 1:
         return first

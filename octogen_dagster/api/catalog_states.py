@@ -1,4 +1,4 @@
-"""CatalogState: a catalog as its source describes it. 100,000 entries decode in 50 ms."""
+"""Catalog lists and their decoding. A list with 100,000 catalogs is decoded in 50 ms."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TIMES = TypeAdapter(datetime)
 
 
 class CatalogState(msgspec.Struct, frozen=True, gc=False, rename="camel"):
-    """A catalog as its source describes it. Every field except `catalog` can be unknown (None).
+    """A catalog in a catalog source's list. Every field except `catalog` can be None (unknown).
 
     Attributes:
         catalog: The catalog's key.
@@ -31,8 +31,8 @@ class CatalogState(msgspec.Struct, frozen=True, gc=False, rename="camel"):
         host: The shop's host, such as `shop.example`.
         product_count: The number of products.
         last_indexed_at: When Octogen last indexed the catalog, with a time zone.
-        computed_at: When Octogen computed `product_count`, with a time zone. It might not change
-            with every index run.
+        computed_at: When Octogen computed `product_count`, with a time zone. This time might not
+            change each time the catalog is indexed.
         brands: The most common brands, each with its number of products.
     """
 
@@ -47,25 +47,28 @@ class CatalogState(msgspec.Struct, frozen=True, gc=False, rename="camel"):
 
     @property
     def indexed_at(self) -> datetime | None:
-        """`last_indexed_at`, or else `computed_at`; None if both are unknown."""
+        """`last_indexed_at` if it is known, otherwise `computed_at`. None if both are unknown."""
         return self.last_indexed_at or self.computed_at
 
     @property
     def version(self) -> str:
-        """`indexed_at` as UTC text, used as a snapshot's data version; empty if unknown."""
+        """The data version for snapshots: `indexed_at` as an ISO time in UTC.
+
+        The text is empty if `indexed_at` is unknown.
+        """
         indexed_at = self.indexed_at
         return indexed_at.astimezone(UTC).isoformat() if indexed_at else ""
 
 
 @dataclass(frozen=True)
 class CatalogList:
-    """The catalogs that a source lists.
+    """The catalogs that a catalog source lists, and the problems that occurred.
 
     Attributes:
         catalogs: The catalogs.
-        warnings: A log line for each part of the source that could not be used.
+        warnings: Log messages about problems with the source's data or requests.
         failure: The temporary error that prevented some catalogs from being listed, or None.
-        shops_left_out: The shops without catalogs in the list: the reason for each shop, by host.
+        shops_left_out: The hosts whose catalogs could not be listed, with the reason for each.
     """
 
     catalogs: Sequence[CatalogState]
@@ -86,7 +89,7 @@ def parsed_catalog_list(response: Response, subject: str) -> CatalogList:
     try:
         states = _STATES.decode(response.content)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        pass  # The pydantic models below accept more, and their errors name the problem.
+        pass  # The pydantic models below accept more, and their errors describe the problem.
     else:
         times = [state.last_indexed_at for state in states]
         if {time and time.tzinfo for time in times} <= {None, UTC}:
@@ -110,7 +113,7 @@ def parsed_catalog_list(response: Response, subject: str) -> CatalogList:
 
 
 def catalogs_of_shop(shop: DomainCoverageResponse, host: str) -> CatalogList:
-    """Convert the response of `GET /domains/{host}`."""
+    """Convert the response of `GET /domains/{host}` to a catalog list."""
     warnings: list[str] = []
     return CatalogList(
         [
@@ -144,6 +147,7 @@ def _time(catalog: str, field: str, value: Any, warnings: list[str]) -> datetime
         return time.astimezone(UTC) if has_zone else time.replace(tzinfo=UTC)
     except (ValidationError, OverflowError):
         warnings.append(
-            f"Catalog {catalog!r}: {field} {str(value)[:60]!r} is not a valid time and is ignored."
+            f"Catalog {catalog!r} has an invalid time in {field}, {str(value)[:60]!r}, which is "
+            "ignored."
         )
         return None

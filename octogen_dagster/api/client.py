@@ -82,21 +82,22 @@ class OctogenClient:
     Args:
         api_key: The API key. Defaults to the environment variable `STOREROUTER_API_KEY`,
             `OCTOGEN_PLATFORM_API_KEY` or `OCTO_API_KEY`, in this order.
-        base_url: The API's base URL: https, or http on this machine. Defaults to
+        base_url: The API's base URL. It must use https, except on this machine. Defaults to
             `OCTOGEN_BASE_URL`, then the API at `OCTOGEN_HOST`, then Octogen's API.
-        timeout: Seconds for one attempt, up to the response's last byte. If it is a `Timeout` from
-            httpx or httpx2, or if `http_client` has one, it limits each phase of an attempt
-            instead.
-        http_client: An httpx or httpx2 client to send requests with. Defaults to a new httpx
+        timeout: Maximum seconds for one attempt, up to the last byte of the response. A `Timeout`
+            from httpx or httpx2 limits each phase of an attempt instead. You can pass it here or
+            set it on `http_client`.
+        http_client: The httpx or httpx2 client that sends the requests. Defaults to a new httpx
             client. A client that you pass is not closed, and the `response` in errors is an object
             from its library.
         retry: The retry settings; `deadline` limits all attempts together.
-        rate_limiter: Paces reads of many pages. Concurrent clients can share one.
-        spending: Counts and limits costs. Clients can share one.
+        rate_limiter: Limits the request rate for reads of many pages. Concurrent clients can share
+            a rate limiter.
+        spending: Counts and limits costs. Clients can share it.
         _service: A service with all settings, instead of the other arguments.
 
     Raises:
-        MissingAPIKeyError: There is no API key in the argument or the environment.
+        MissingAPIKeyError: No API key was passed or found in the environment.
         ValueError: `base_url`, `OCTOGEN_HOST` or the API key is malformed.
     """
 
@@ -147,14 +148,15 @@ class OctogenClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the connections, except those of a client passed as `http_client`."""
+        """Close the connections. A client passed as `http_client` stays open."""
         await self._driver.aclose()
 
     async def list_catalogs(self) -> list[MerchantCatalogSummary]:
-        """List the catalogs granted to the API key; the list can be empty.
+        """List the catalogs granted to the API key. The list can be empty.
 
         Raises:
-            OctogenNotFoundError: The service, such as Octogen's current one, cannot list catalogs.
+            OctogenNotFoundError: The service cannot list catalogs. Octogen's current service
+                responds with this error.
             OctogenError: The request failed for another reason.
         """
         return await self._driver.run(list_catalogs_flow(self._service))
@@ -162,10 +164,11 @@ class OctogenClient:
     async def list_catalog_states(self) -> CatalogList:
         """List the catalogs granted to the API key, as `GrantedCatalogs` does.
 
-        This sends the same request as `list_catalogs` but decodes the response faster.
+        This method sends the same request as `list_catalogs` but decodes the response faster.
 
         Raises:
-            OctogenNotFoundError: The service, such as Octogen's current one, cannot list catalogs.
+            OctogenNotFoundError: The service cannot list catalogs. Octogen's current service
+                responds with this error.
             OctogenError: The request failed for another reason.
         """
         return parsed_catalog_list(await self._driver.run(catalogs_flow(self._service)), CATALOGS)
@@ -174,7 +177,7 @@ class OctogenClient:
         """Get the API key's organization and rate limit.
 
         Raises:
-            OctogenError: The request failed; older services respond with 404.
+            OctogenError: The request failed. Older services respond with 404.
         """
         return await self._driver.run(me_flow(self._service))
 
@@ -183,7 +186,8 @@ class OctogenClient:
 
         Args:
             host: The host, such as "shop.example".
-            paced: True to wait for the rate limiter before the request. Use it for many hosts.
+            paced: If true, wait for the rate limiter before the request. Use this if you look up
+                many hosts.
 
         Raises:
             ValueError: The host is empty.
@@ -197,14 +201,14 @@ class OctogenClient:
         """Count the products that match a search's filters, free of charge.
 
         The result is a lower bound. The service counts products by top-level category, so it misses
-        products without a category and those outside its 1,000 largest categories. Keywords do not
-        affect the count. If `understand` is true, the filters that Octogen derives from `q` affect
-        it.
+        products without a category and products outside the 1,000 largest categories. Keywords do
+        not affect the count. If `understand` is true, Octogen derives filters from `q`, and these
+        filters affect the count.
 
         Args:
             filters: The search, such as a `ProductSearch`.
-            catalogs: Up to 500 catalog keys. Defaults to the `ProductSearch`'s catalogs, or else
-                all catalogs.
+            catalogs: Up to 500 catalog keys. Defaults to the catalogs in the `ProductSearch`, or
+                to all catalogs if it does not list any.
 
         Raises:
             ValueError: `catalogs` is a string, has too many keys or contains an empty key.
@@ -214,7 +218,7 @@ class OctogenClient:
         return await self._driver.run(count_flow(self._service, filters, catalogs))
 
     async def lookup_product(self, url: str) -> MerchantProductUrlLookupResponse:
-        """Look up a product's full view in Octogen's index by its URL.
+        """Look up a product by its URL and return its full view from Octogen's index.
 
         A product that no catalog contains is not found, even if the merchant still offers it.
 
@@ -233,11 +237,11 @@ class OctogenClient:
         """Read one search page.
 
         Args:
-            **page: The filters of a `ProductSearch`, and:
-                `catalog` or `catalogs`: One key, or a list of up to 500 keys; defaults to all
-                catalogs that the API key can search.
-                `cursor`: The previous page's `next_cursor`; leave all other arguments unchanged.
-                `limit`: Products per page, from 1 to 100; defaults to 50.
+            **page: The filters of a `ProductSearch`, and these arguments:
+                `catalog` or `catalogs`: One catalog key, or a list of up to 500 keys. Defaults to
+                all catalogs that the API key can search.
+                `cursor`: The previous page's `next_cursor`. Leave all other arguments unchanged.
+                `limit`: Products per page, from 1 to 100. Defaults to 50.
 
         Raises:
             pydantic.ValidationError: An argument is out of range. This is also a ValueError.
@@ -251,7 +255,7 @@ class OctogenClient:
     async def iter_pages(
         self, **search: Unpack[SearchArguments]
     ) -> AsyncIterator[MerchantProductListPage]:
-        """Read all pages of a search, skipping products from earlier pages.
+        """Read all pages of a search, without the products that earlier pages already contained.
 
         If a later page repeats page 1's products, page 1 is requested again at the end and compared
         with the first response.
@@ -268,7 +272,7 @@ class OctogenClient:
         arguments: SearchArguments = {"limit": MAX_PAGE_SIZE, **search}
         request = SearchRequest.of(**arguments)
         if request.cursor is not None:
-            raise ValueError("cursor cannot be used, because all pages are read. Remove it.")
+            raise ValueError("cursor cannot be set, because all pages are read. Remove it.")
         tracker = PageTracker(search_subject(request))
         seen: set[str] = set()
         following: str | None = None
@@ -286,7 +290,10 @@ class OctogenClient:
     async def iter_products(
         self, **search: Unpack[SearchArguments]
     ) -> AsyncIterator[MerchantProductListItem]:
-        """Read all products in a search without duplicates. Arguments are as in `iter_pages`."""
+        """Read all products in a search without duplicates.
+
+        This method takes the same arguments as `iter_pages`.
+        """
         async for page in self.iter_pages(**search):
             for item in page.items:
                 yield item
@@ -294,16 +301,16 @@ class OctogenClient:
     async def create_coverage_url_list(self, name: str) -> CoverageUrlList:
         """Create a coverage URL list: product URLs that Octogen looks for every day.
 
-        The list is `provisioning` for about a minute; you can already add URLs. An organization can
-        have five lists.
+        The new list has the status `provisioning` for about a minute. You can add URLs during this
+        time. An organization can have up to five lists.
 
         Args:
             name: The list's name, unique among the organization's lists: 1 to 80 characters.
 
         Raises:
             ValueError: The name is empty or too long.
-            OctogenUrlListNameConflictError: A list already has this name. If the first attempt's
-                response was lost, that attempt might have created it.
+            OctogenUrlListNameConflictError: A list already has this name. If the response to a
+                first attempt was lost, that attempt might have created the list.
             OctogenUrlListError: The organization has reached its limit of lists.
             OctogenError: The request failed for another reason.
         """
@@ -338,7 +345,8 @@ class OctogenClient:
     async def delete_coverage_url_list(self, url_list_id: str) -> CoverageUrlList:
         """Delete a coverage URL list and its BigQuery results. This cannot be undone.
 
-        The list is `delete_pending` until it is gone. You can reuse its name immediately.
+        The list has the status `delete_pending` until it is deleted. You can reuse its name
+        immediately.
 
         Raises:
             ValueError: The id is empty.
@@ -352,7 +360,7 @@ class OctogenClient:
     ) -> CoverageUrlMutationResponse:
         """Add URLs to a coverage URL list. URLs already in the list are accepted.
 
-        This and the other three methods for a list's URLs wait for the rate limiter.
+        This method waits for the rate limiter, like the other three methods for a list's URLs.
 
         Args:
             url_list_id: The list's id.
@@ -360,7 +368,7 @@ class OctogenClient:
                 invalid URLs individually.
 
         Raises:
-            ValueError: The id is empty, or there are too many URLs or one is too long.
+            ValueError: The id is empty, there are too many URLs, or a URL is too long.
             OctogenUrlListCapacityError: The list would exceed 100,000 URLs. No URL was added.
             OctogenUrlListNotFoundError: The organization has no such list.
             OctogenUrlListError: The list is being deleted.
@@ -378,7 +386,7 @@ class OctogenClient:
             urls: 1 to 1,000 URLs. The service compares normalized URLs.
 
         Raises:
-            ValueError: The id is empty, or there are too many URLs or one is too long.
+            ValueError: The id is empty, there are too many URLs, or a URL is too long.
             OctogenUrlListNotFoundError: The organization has no such list.
             OctogenUrlListError: The list is being deleted.
             OctogenError: The request failed for another reason.
@@ -388,14 +396,16 @@ class OctogenClient:
     async def check_coverage_url_list_urls(
         self, url_list_id: str, urls: Sequence[str]
     ) -> CoverageContainsResponse:
-        """Check which URLs are in a coverage URL list. This does not check Octogen's coverage.
+        """Check which URLs are in a coverage URL list.
+
+        This does not check whether Octogen covers the products.
 
         Args:
             url_list_id: The list's id.
             urls: 1 to 1,000 URLs. The service compares normalized URLs.
 
         Raises:
-            ValueError: The id is empty, or there are too many URLs or one is too long.
+            ValueError: The id is empty, there are too many URLs, or a URL is too long.
             OctogenUrlListNotFoundError: The organization has no such list.
             OctogenError: The request failed for another reason.
         """
@@ -428,18 +438,20 @@ class OctogenClient:
 
     @property
     def statistics(self) -> RequestStatistics:
-        """Statistics for the requests sent so far."""
+        """Counts of requests and retries so far, and seconds spent waiting for the rate limit."""
         return self._driver.statistics
 
     @property
     def generation(self) -> Generation:
-        """The service's API contract: "seed" (older) until a response indicates "current"."""
+        """The service's API contract: "seed" (the older contract) or "current".
+
+        It is "seed" until a response shows that the service has the current contract.
+        """
         return self._service.generation
 
     async def _page(
         self, request: SearchRequest, cursor: str | None, tracker: PageTracker
     ) -> MerchantProductListPage:
-        """Read one page within the rate limit."""
         body = request.body() | ({"cursor": cursor} if cursor else {})
         flow = search_flow(self._service, body, tracker.subject, paced=True)
         return parsed_page(

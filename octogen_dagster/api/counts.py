@@ -1,4 +1,4 @@
-"""Count the products that a read will return, without a charged search."""
+"""Count a read's products in advance, free of charge."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from octogen_dagster.errors import OctogenNotFoundError
 
 
 class Count(NamedTuple):
-    """The number of products in a catalog or search; None if unknown."""
+    """The number of products in a catalog or search. `products` is None if it is unknown."""
 
     subject: str
     products: int | None
@@ -21,7 +21,10 @@ class Count(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """A read's product counts and warnings, and the hosts that have several catalogs."""
+    """The product counts for a read, with warnings.
+
+    `several` contains the catalogs for each host that has more than one catalog.
+    """
 
     counts: Sequence[Count]
     warnings: Sequence[str]
@@ -31,11 +34,12 @@ class Counts(NamedTuple):
 def count_read(
     client: BlockingClient, search: SearchFilters, catalogs: Sequence[str], hosts: Sequence[str]
 ) -> Counts:
-    """Count the products in a search, or in whole catalogs given by key or by shop host.
+    """Count the products that match a search in the given catalogs and the catalogs for the hosts.
 
-    The result has one count for a search, or one count per catalog if a host has several catalogs.
-    Without catalogs and hosts, all catalogs are counted. If none of the hosts has a catalog, the
-    result has no counts.
+    If the search has no filters, each catalog is counted separately. Otherwise, the result has one
+    count for the search, or one count per catalog if a host has several catalogs. If neither
+    catalogs nor hosts are given, all catalogs are counted. If only hosts are given and none of them
+    has a catalog, the result has no counts.
     """
     states: list[CatalogState] = []
     warnings: list[str] = []
@@ -56,9 +60,9 @@ def count_read(
 def _whole_catalogs(
     client: BlockingClient, keys: Sequence[str], shop_states: Sequence[CatalogState]
 ) -> list[Count]:
-    """Count the products in named catalogs and in shops' catalogs, or in all catalogs.
+    """Count the products in each of the given catalogs, or in all catalogs if none are given.
 
-    The shops' states already include product counts, so only the other catalogs need a request.
+    `shop_states` usually contain product counts, so only the other catalogs need a request.
     """
     counts = {state.catalog: Count(state.catalog, state.product_count) for state in shop_states}
     left = [key for key in keys if key not in counts or counts[key].products is None]
@@ -66,7 +70,7 @@ def _whole_catalogs(
         return [*counts.values()]
     try:
         listed = client.list_catalog_states().catalogs
-    except OctogenNotFoundError:  # the current contract has no list of catalogs
+    except OctogenNotFoundError:  # services with the current contract cannot list catalogs
         everything = SearchFilters()
         if not left:
             return [_count_search(client, "all of Octogen", everything, [])]
@@ -75,7 +79,7 @@ def _whole_catalogs(
     granted = {state.catalog: state.product_count for state in listed}
     if missing := [key for key in left if key not in granted]:
         raise ValueError(
-            f"Catalog {missing[0]!r} is not granted to this key. Granted: "
+            f"Catalog {missing[0]!r} is not granted to the API key. Granted catalogs: "
             f"{', '.join(sorted(granted)) or 'none'}."
         )
     counts |= {key: Count(key, granted[key]) for key in left or granted}

@@ -1,4 +1,4 @@
-"""The API key and the URLs it is sent to.
+"""The API key and the URLs that it is sent to.
 
 The key never appears in messages, pickles or responses.
 """
@@ -47,9 +47,9 @@ _MAX_URL_IN_MESSAGE = 200
 class ApiKey:
     """The API key for requests, which is never shown, logged or pickled.
 
-    Without an argument, the key is read from the environment: `STOREROUTER_API_KEY`,
-    `OCTOGEN_PLATFORM_API_KEY`, then `OCTO_API_KEY`, which Octogen has deprecated. A pickle does not
-    contain the key; unpickling reads it from the environment.
+    If no key is passed, it is read from the environment variable `STOREROUTER_API_KEY`,
+    `OCTOGEN_PLATFORM_API_KEY` or `OCTO_API_KEY`, in this order. Octogen has deprecated
+    `OCTO_API_KEY`. A pickle does not contain the key. Unpickling reads it from the environment.
     """
 
     def __init__(self, api_key: str | None = None) -> None:
@@ -66,18 +66,18 @@ class ApiKey:
         return f"Bearer {self._key}"
 
     def __call__(self, request: httpx.Request) -> httpx.Request:
-        """Add the key to a request and return it, as `auth` of httpx and httpx2 does."""
+        """Add the key to a request. An `ApiKey` can be the `auth` argument in httpx and httpx2."""
         request.headers["Authorization"] = self.authorization
         return request
 
     def masked(self, text: str) -> str:
-        """Return the text with this key and anything else that looks like an API key masked."""
+        """Mask this key in the text, and anything else that looks like an Octogen API key."""
         if len(self._key) >= _MIN_KEY_LENGTH:
             text = text.replace(self._key, _MASK)
         return masked_keys(text)
 
     def redacted(self, response: Response) -> Response:
-        """Return the response with the key masked, in case the service echoes it."""
+        """Mask the key in a response, in case the service sent it back."""
         # Keep the key out of locals, because tracebacks might show them.
         is_repeated = len(self._key) >= _MIN_KEY_LENGTH and (
             self._key.encode() in response.content
@@ -105,7 +105,7 @@ class ApiKey:
 
 
 def parsed_word(value: object) -> SecretStr | None:
-    """Strip surrounding spaces; return None if the rest is not one printable ASCII word."""
+    """Return the stripped value, or None if it is empty or not a single printable ASCII word."""
     from pydantic import SecretStr
 
     text = value.strip() if isinstance(value, str) else ""
@@ -114,12 +114,12 @@ def parsed_word(value: object) -> SecretStr | None:
 
 
 def masked_keys(text: str) -> str:
-    """Return the text with anything that looks like an Octogen API key masked."""
+    """Mask anything in the text that looks like an Octogen API key."""
     return _ANY_KEY.sub(_MASK, text)
 
 
 def key_mask(api_key: str | None) -> Callable[[str], str]:
-    """Return a function that masks the API key, if any, and anything that looks like one."""
+    """Return a function that masks the configured API key and anything that looks like a key."""
     try:
         return ApiKey(api_key).masked
     except (MissingAPIKeyError, ValueError):
@@ -129,8 +129,8 @@ def key_mask(api_key: str | None) -> Callable[[str], str]:
 def warn_of_written_key(api_key: str) -> None:
     """Warn once if an API key is hard-coded.
 
-    If the key is also in the environment, it is not hard-coded, because Dagster resolves `EnvVar`
-    when it creates resources in a run. Sandbox keys are not secret.
+    A key that is also in the environment is not hard-coded, because Dagster resolves `EnvVar` when
+    it creates resources in a run. Sandbox keys cause no warning, because they are not secret.
     """
     is_key = masked_keys(api_key) != api_key and not api_key.startswith(_SANDBOX_KEYS)
     if is_key and api_key not in os.environ.values():
@@ -162,20 +162,23 @@ def _key_from_environment() -> str:
 def _warn_of_two_keys(used: str, ignored: str) -> None:
     warnings.warn(
         f"{used} and {ignored} contain different Octogen API keys. {used} takes precedence. Unset "
-        "one of them.",
+        "one of the variables.",
         stacklevel=2,
     )
 
 
 def configured_host(host: str | None = None) -> str:
-    """Return the parent host for Octogen's services: the argument, or `OCTOGEN_HOST`."""
+    """Return the parent host for Octogen's services.
+
+    It is `host` if it is set, otherwise `OCTOGEN_HOST`, otherwise `octogen.ai`.
+    """
     if host:
         return checked_host(host, "host")
     return checked_host(os.environ.get(HOST_VARIABLE) or DEFAULT_HOST, HOST_VARIABLE)
 
 
 def configured_base_url(host: str | None = None) -> str:
-    """Return the API's base URL: `OCTOGEN_BASE_URL`, or the default for the host."""
+    """Return `OCTOGEN_BASE_URL`, or the API's base URL at the host if the variable is not set."""
     return os.environ.get(BASE_URL_VARIABLE) or host_base_url(host)
 
 
@@ -212,7 +215,7 @@ def checked_host(host: str, setting: str) -> str:
 
 
 def address_origin(url: str | None, field: str, variable: str, host: str | None) -> str:
-    """Name the setting that a URL comes from, for messages."""
+    """Return the name of the setting that determines a URL, for messages."""
     if url:
         return f"{field} of the resource"
     if os.environ.get(variable):
@@ -223,11 +226,11 @@ def address_origin(url: str | None, field: str, variable: str, host: str | None)
 
 
 def checked_base_url(base_url: str, masked: Callable[[str], str] = masked_keys) -> str:
-    """Check the API's base URL and remove its trailing slash.
+    """Validate the API's base URL and remove its trailing slash.
 
-    The URL needs a scheme and a host, must not contain credentials or a query, and must not send
-    the key over plain HTTP to another machine. `masked` replaces keys in text, so that error
-    messages never show one.
+    The URL must have a scheme and a host. It cannot contain credentials or a query, or send the API
+    key to another machine over plain HTTP. `masked` masks API keys in text, so that error messages
+    never show a key.
     """
     if masked(base_url) != base_url:
         raise ValueError("base_url contains an API key. Remove it, and pass the key as api_key.")
@@ -249,7 +252,7 @@ def checked_base_url(base_url: str, masked: Callable[[str], str] = masked_keys) 
 
 
 def checked_url(url: str, setting: str) -> str:
-    """Check a URL that receives a token; error messages begin with the setting's name."""
+    """Validate a URL that a token is sent to. Error messages begin with the setting's name."""
     url = url.strip()
     _checked(url, setting, protects="a token", example="https://example.com")
     return url
@@ -258,7 +261,7 @@ def checked_url(url: str, setting: str) -> str:
 def may_use_proxy(url: str) -> bool:
     """True if requests to the URL can use a proxy from the environment.
 
-    Plain HTTP uses no proxy: it is allowed only to this machine, and a proxy would see the key.
+    Plain HTTP is allowed only for this machine and never uses a proxy, which would see the key.
     """
     return url.lower().startswith("https:")
 
@@ -278,14 +281,14 @@ def _checked(url: str, setting: str, *, protects: str, example: str, hint: str =
         raise ValueError(f"{setting} {_shown(url)} needs a scheme and a host, such as {example}.")
     if parsed.scheme == "http" and not _is_loopback(parsed.host):
         raise ValueError(
-            f"{setting} {_shown(url)} would send {protects} over plain HTTP. Use https; plain http "
+            f"{setting} {_shown(url)} would send {protects} over plain HTTP. Use https. Plain HTTP "
             "is allowed only for this machine (127.0.0.1, localhost)."
         )
     return parsed
 
 
 def _shown(url: str) -> str:
-    """Quote a URL for an error message, without passwords and tokens."""
+    """Quote a URL for an error message, with passwords and tokens removed."""
     without_user = re.sub(r"^(\w+://)?.*@", r"\1…@", url, count=1, flags=re.DOTALL)
     without_query = re.sub(r"([?#]).+", r"\1…", without_user, flags=re.DOTALL)
     return repr(masked_keys(without_query)[:_MAX_URL_IN_MESSAGE])

@@ -1,4 +1,4 @@
-"""AsyncDriver: runs flows on an event loop, with httpx or httpx2."""
+"""AsyncDriver: runs request flows on an event loop, with httpx or httpx2."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ _PHASES = ("connect", "read", "write", "pool")
 
 
 def phases_of(timeout: float | httpx.Timeout | httpx2.Timeout) -> dict[str, Any]:
-    """Return the timeout in seconds for each phase of a request; None is unlimited."""
+    """Return the timeout in seconds for each phase of a request. None means no limit."""
     return {phase: getattr(timeout, phase, timeout) for phase in _PHASES}
 
 
 class AsyncDriver:
-    """Runs a service's flows with an HTTP client. Closes the client unless the caller passed it."""
+    """Runs request flows with an asynchronous HTTP client."""
 
     def __init__(
         self,
@@ -57,18 +57,18 @@ class AsyncDriver:
         self._http: Any = http_client or httpx.AsyncClient(
             trust_env=may_use_proxy(service.base_url)
         )
-        httpx2 = sys.modules.get("httpx2")  # imported by whoever created such a client
+        httpx2 = sys.modules.get("httpx2")  # already imported if the caller passed its client
         self._httpx: Any = (
             httpx2 if httpx2 and isinstance(self._http, httpx2.AsyncClient) else httpx
         )
 
     async def aclose(self) -> None:
-        """Close the connections, except those of a client that was passed."""
+        """Close the HTTP client, unless the caller passed it."""
         if self._owns_client:
             await self._http.aclose()
 
     async def run_all(self, flows: Sequence[Flow[T]]) -> list[T]:
-        """Run flows concurrently."""
+        """Run request flows concurrently."""
         slots = asyncio.Semaphore(_MAX_AT_ONCE)
 
         async def run(flow: Flow[T]) -> T:
@@ -78,7 +78,7 @@ class AsyncDriver:
         return await asyncio.gather(*map(run, flows))
 
     async def run(self, flow: Flow[T]) -> T:
-        """Run a flow and return its value."""
+        """Run a request flow and return its result."""
         answer: Response | TransportError | None = None
         with contextlib.closing(flow):
             while True:
@@ -98,7 +98,7 @@ class AsyncDriver:
                     await asyncio.sleep(step.seconds)
 
     async def _send(self, step: Send) -> Response | TransportError:
-        """Send a request and mask the API key in the response or error."""
+        """Send one request. The API key is masked in the result."""
         key, httpx = self._service.api_key, self._httpx
         try:
             async with asyncio.timeout(step.seconds):

@@ -30,7 +30,7 @@ _FIELDS = {*SearchFilters.model_fields, "catalogs"} - _NOT_COUNTED
 
 @dataclass(frozen=True)
 class Estimate:
-    """A read's charged requests, cost and time."""
+    """The estimated number of charged requests for a read, with its cost and duration."""
 
     products: int
     requests: int  # charged ones only
@@ -46,7 +46,7 @@ class Estimate:
 
     @property
     def limit_seconds(self) -> float | None:
-        """The shortest time in seconds that the rate limit allows; None if the limit is unknown.
+        """The minimum duration in seconds at the rate limit. None if the limit is unknown.
 
         The token bucket holds one minute's requests and is assumed to be full when the read begins.
         """
@@ -57,7 +57,7 @@ class Estimate:
 
     @property
     def time(self) -> str | None:
-        """The shortest time, such as "at least 3 min at …"; None if the limit is unknown."""
+        """The minimum duration as text for messages. None if the rate limit is unknown."""
         if self.limit_seconds is None:
             return None
         limit = f"the rate limit of {self.requests_per_minute:,.0f} requests per minute"
@@ -116,14 +116,14 @@ class FacetCount(ResponseModel):
 
 
 class FacetCounts(ResponseModel):
-    """The response to `count_request`, with only the requested facet."""
+    """The response of `POST /products/facet-counts` for a single facet."""
 
     facets: list[FacetCount] = Field(min_length=1, max_length=1)
 
     def products(self, filters: SearchFilters) -> int:
-        """Add up the products in all categories that the search includes.
+        """Return the total number of products in the categories that the search includes.
 
-        When the service counts a facet's values, it ignores the search's filters on that facet.
+        The service ignores the search's category filters when it counts products by category.
         """
         wanted, unwanted = _categories(filters.facets), _categories(filters.exclude_facets)
         return sum(
@@ -135,10 +135,10 @@ class FacetCounts(ResponseModel):
 
 
 def count_request(filters: SearchFilters, catalogs: Sequence[str] = ()) -> dict[str, Any]:
-    """Return the body for `POST /products/facet-counts` that counts by top-level category.
+    """Return the request body that counts a search's products by top-level category.
 
-    Keywords do not filter the counts, but the service derives filters from them. Therefore the
-    request includes keywords only if the search derives filters too.
+    Keywords do not affect the counts, but the service can derive filters from keywords. Therefore
+    the request includes keywords only if the search also derives filters.
     """
     if isinstance(catalogs, str):
         raise ValueError(

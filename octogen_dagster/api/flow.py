@@ -1,9 +1,9 @@
-"""Flows: the client's logic without I/O, driven by `BlockingClient` and `OctogenClient`.
+"""Request flows: the logic for requests as generators, without I/O.
 
-A flow is a generator. It yields `Send` and receives a `Response` or a `TransportError`, or it
-yields `Wait`. It returns a value or raises an `OctogenError`. A driver must close a flow that it
-abandons, otherwise the flow's share of the budget and the rate limit stays reserved. Drivers mask
-the API key in responses.
+`BlockingClient` and `AsyncDriver` are drivers, which run request flows. A flow yields `Send` and
+receives a `Response` or a `TransportError`, or it yields `Wait`. It returns a value or raises an
+`OctogenError`. A driver must close a flow that it abandons. Otherwise, the flow's share of the
+budget and the rate limit stays reserved. Drivers mask the API key in responses.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ T = TypeVar("T")
 
 
 class Send(NamedTuple):
-    """A request to send, with a time limit in seconds up to the last byte of the response.
+    """A request to send. `seconds` limits the time until the response is complete.
 
-    The driver updates `charge` when the request is sent and when its response begins.
+    The driver updates `charge` when the request is sent and when the response begins.
     """
 
     request: Request
@@ -58,7 +58,10 @@ class Send(NamedTuple):
 
 
 class Wait(NamedTuple):
-    """Seconds to wait, and the reason: `rate limit`, `retry` or `turn`."""
+    """A wait before the next request. It ends early if `until` is done.
+
+    `why` is `rate limit`, `retry`, or `turn` for a wait until another request has finished.
+    """
 
     seconds: float
     why: str
@@ -68,14 +71,17 @@ class Wait(NamedTuple):
 
 @dataclass(slots=True)
 class RequestStatistics:
-    """A client's requests (including retries), its retries, and its waits for the rate limit."""
+    """Counts of a client's requests and retries, and seconds spent waiting for the rate limit.
+
+    `requests` includes retries.
+    """
 
     requests: int = 0
     retries: int = 0
     rate_limit_wait_seconds: float = 0.0
 
     def record(self, step: Send | Wait) -> None:
-        """Count a flow's step."""
+        """Add a request or a wait to the statistics."""
         if isinstance(step, Send):
             self.requests += 1
             return
@@ -87,7 +93,7 @@ class RequestStatistics:
 Flow: TypeAlias = Generator[Send | Wait, Response | TransportError | None, T]
 
 LONG_WAIT = 5.0
-"""Seconds from which a wait is logged: one retry's delay, or the total for the rate limit."""
+"""Minimum seconds for a wait to be logged. Waits for the rate limit are added up."""
 _RETRIED = (OctogenConnectionError, OctogenRateLimitError, OctogenServerError)
 
 
@@ -108,9 +114,9 @@ def request_flow(
     seconds = service.limiter.take_turn(service.ends_at - service.clock())
     if seconds is None:
         raise OctogenTimeoutError(
-            f"{subject}: the organization's rate limit of "
-            f"{service.limiter.requests_per_minute:g} requests per minute allows no request in the "
-            "remaining time. Try again later, or ask Octogen for a higher limit."
+            f"{subject}: at the organization's rate limit of "
+            f"{service.limiter.requests_per_minute:g} requests per minute, the next request cannot "
+            "be sent before the deadline. Try again later, or ask Octogen for a higher limit."
         )
     try:
         if seconds:
@@ -151,7 +157,7 @@ def _attempts(service: Service, request: Request, path: str, subject: str) -> Fl
 
 
 def _turn(service: Service, subject: str) -> Flow[Turn]:
-    """Wait until the concurrency limit admits the request."""
+    """Wait until the concurrency limit allows the request."""
     turn = service.limiter.in_flight.enter()
     try:
         while not turn.done():
@@ -192,7 +198,7 @@ def _attempt(
 def _failure(
     service: Service, answer: Response | TransportError | None, subject: str
 ) -> OctogenError | None:
-    """Return the error for an answer; None if the request succeeded."""
+    """Return the error for a request that failed, or None if the request succeeded."""
     if isinstance(answer, Response):
         return None if answer.is_success else error_from_response(answer, subject)
     if isinstance(answer, BodyTooLargeError):
@@ -209,8 +215,8 @@ def _timeout(service: Service, subject: str) -> OctogenTimeoutError:
     seconds = min(service.timeout, service.phase_timeout)
     timeout = "none" if seconds == float("inf") else f"{seconds:g} s"
     return OctogenTimeoutError(
-        f"{subject}: {service.base_url} did not respond in time (timeout {timeout}, "
-        f"{service.retry.deadline:g} s with all retries). Try again, or raise the timeout."
+        f"{subject}: {service.base_url} did not respond in time (timeout: {timeout} per attempt, "
+        f"{service.retry.deadline:g} s including retries). Try again, or raise the timeout."
     )
 
 
@@ -218,11 +224,10 @@ def _log_pacing(service: Service, seconds: float) -> None:
     service.log.rate_limit_wait += seconds
     if service.log.rate_limit_wait >= LONG_WAIT:
         service.log.warn(
-            "Waiting for the organization's rate limit of "
-            f"{service.limiter.requests_per_minute:g} requests per minute "
-            f"({service.limiter.reserved_percent:g}% reserved for others). The next request is "
-            f"sent in {seconds:.1f} s; further waits are not logged. If reads take too long, ask "
-            "Octogen for a higher limit.",
+            f"Waiting {seconds:.1f} s for the organization's rate limit of "
+            f"{service.limiter.requests_per_minute:g} requests per minute, of which "
+            f"{service.limiter.reserved_percent:g}% is reserved for other clients. Further waits "
+            "are not logged. If reads take too long, ask Octogen for a higher limit.",
             "pacing",
         )
 
@@ -232,16 +237,16 @@ def _log_retry(service: Service, error: OctogenError, seconds: float) -> None:
     # Log connection errors even before a short wait, because the URL might be wrong.
     if kind is OctogenConnectionError or seconds >= LONG_WAIT:
         service.log.warn(
-            f"{error} Retrying in {seconds:.1f} s, for up to {service.retry.deadline:g} s in "
-            "total. Further retries are not logged.",
+            f"{error} Retrying in {seconds:.1f} s. Retries stop after "
+            f"{service.retry.deadline:g} s in total. Further retries are not logged.",
             kind,
         )
     if is_concurrency_refusal(error):
         service.log.warn(
-            "The service rejected concurrent requests (429 concurrency_limit_exceeded). Limiting "
-            f"them to {service.limiter.in_flight.limit:g} and slowly raising the limit. Further "
-            "rejections are not logged. To avoid them, lower `concurrency` or run fewer reads in "
-            "parallel.",
+            "The service rejected concurrent requests (429 concurrency_limit_exceeded). The limit "
+            f"for concurrent requests is now {service.limiter.in_flight.limit:g} and is raised "
+            "slowly. Further rejections are not logged. To avoid rejections, lower `concurrency` "
+            "or run fewer reads in parallel.",
             "in flight",
         )
 

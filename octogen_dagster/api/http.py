@@ -1,4 +1,4 @@
-"""Requests and responses exchanged between flows and clients, and header parsing. No I/O."""
+"""HTTP requests, HTTP responses and the parsing of headers. No I/O."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MAX_RETRY_AFTER = 366 * 24 * 3600.0  # bounds arbitrarily large numbers
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request without the API key and common headers."""
+    """An HTTP request. The client adds the API key and the common headers."""
 
     method: str
     url: str
@@ -50,7 +50,7 @@ class Response:
         return 200 <= self.status_code < 300
 
     def as_httpx(self) -> httpx.Response:
-        """Convert the response to its HTTP library's `Response`, for public errors."""
+        """Convert to a `Response` from httpx or httpx2, which public errors contain."""
         library: Any = importlib.import_module(self.library)
         response: httpx.Response = library.Response(
             self.status_code,
@@ -74,7 +74,7 @@ class TransportTimeoutError(TransportError):
 
 
 class BodyTooLargeError(TransportError):
-    """The body exceeds `MAX_BODY_BYTES`; `response` has no body."""
+    """The body is larger than `MAX_BODY_BYTES`. `response` contains only status and headers."""
 
     def __init__(self, response: Response) -> None:
         super().__init__(f"a body larger than {MAX_BODY_BYTES >> 20} MB")
@@ -82,7 +82,7 @@ class BodyTooLargeError(TransportError):
 
 
 def parsed_headers(lines: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Return headers by lower-case name; values are decoded as Latin-1."""
+    """Return a dictionary of headers with lower-case names. Values are decoded as Latin-1."""
     headers: dict[str, str] = {}
     for raw_name, raw_value in lines:
         name = raw_name.decode(_HEADER_ENCODING).lower()
@@ -92,10 +92,10 @@ def parsed_headers(lines: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
 
 
 def is_cut_off(headers: Mapping[str, str], body: bytes) -> bool:
-    """True if a JSON body is truncated but its length did not reveal this to the client.
+    """True if a JSON body is truncated and the HTTP client could not detect this.
 
-    Without a length, a closed connection looks like the end of the body. A truncated compressed
-    body goes unnoticed too, because clients do not check for the end of the compressed stream.
+    If the response has no length, a closed connection looks like the end of the body. Clients also
+    miss a truncated compressed body, because they do not check for the end of its stream.
     """
     has_length = "content-length" in headers or "transfer-encoding" in headers
     if not body or (has_length and "content-encoding" not in headers):
@@ -113,9 +113,9 @@ def is_cut_off(headers: Mapping[str, str], body: bytes) -> bool:
 
 
 def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds to wait from `Retry-After`, at most a year; None without the header.
+    """Return the seconds in `Retry-After`, at most a year. None if the header is missing.
 
-    The header contains whole seconds or an HTTP date. A date is relative to the response's `Date`
+    The header contains whole seconds or an HTTP date. A date is compared with the response's `Date`
     header if it has one, so this machine's clock does not matter.
     """
     value = headers.get("retry-after", "").strip()
@@ -129,13 +129,13 @@ def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
 
 
 def rate_limit(headers: Mapping[str, str]) -> float | None:
-    """Return the organization's rate limit in requests per minute; None if not in the headers."""
+    """Return the rate limit in requests per minute, or None if the header is missing."""
     limit = _parsed_number(headers.get("x-ratelimit-limit", ""))
     return limit if limit is not None and limit >= 1 else None
 
 
 def rate_limit_remaining(headers: Mapping[str, str]) -> float | None:
-    """Return the requests left in the rate limit; None if not in the headers."""
+    """Return the requests that remain in the rate limit, or None if the header is missing."""
     return _parsed_number(headers.get("x-ratelimit-remaining", ""))
 
 
@@ -144,7 +144,7 @@ def _parsed_number(text: str) -> float | None:
 
 
 def _parsed_date(text: str) -> datetime | None:
-    """Parse an HTTP date; a date without a zone is in UTC."""
+    """Parse an HTTP date. If it has no time zone, UTC is assumed."""
     try:
         date = parsedate_to_datetime(text)
         return date.astimezone(UTC) if date.tzinfo else date.replace(tzinfo=UTC)

@@ -18,7 +18,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class ResponseModel(BaseModel):
-    """A JSON object in a response, in camelCase. Unknown fields are kept."""
+    """A JSON object in a response, with field names in camelCase. Unknown fields are kept."""
 
     model_config = ConfigDict(
         alias_generator=to_camel,
@@ -49,16 +49,16 @@ def _as_int64(value: int) -> int | None:
 @functools.lru_cache(maxsize=100)  # a placeholder such as year 1 might occur in every product
 def _warn_out_of_range(kind: str, value: str, limit: str) -> None:
     _LOGGER.warning(
-        f"The service sent the {kind} {value}, which is outside {limit}. It is read as null. "
-        "Report it to Octogen."
+        f"The service sent the {kind} {value}, which is outside {limit}. The {kind} is replaced by "
+        "null. Report this to Octogen."
     )
 
 
 UtcDatetime = Annotated[datetime, AfterValidator(_as_utc)]
-"""A UTC time. A time that Python cannot represent in UTC becomes None and logs a warning."""
+"""A UTC time. If Python cannot represent a time in UTC, it becomes None with a warning."""
 
 Int64 = Annotated[int, AfterValidator(_as_int64)]
-"""A 64-bit integer. A larger number becomes None and logs a warning."""
+"""A 64-bit integer. If a number does not fit, it becomes None with a warning."""
 
 
 class MerchantCatalogSummary(ResponseModel):
@@ -81,7 +81,7 @@ class ProductBrand(ResponseModel):
 
 
 class ProductRating(ResponseModel):
-    """The average rating at the merchant and the number of ratings."""
+    """The product's average rating at the merchant, and the number of ratings."""
 
     average: float | None = None
     count: Int64 | None = None
@@ -108,10 +108,9 @@ Image = Annotated[ProductImage, BeforeValidator(_as_image)]
 class MerchantProductListItem(ResponseModel):
     """A product on a search page.
 
-    Only the current contract has the fields after `is_active`.
+    The fields after `is_active` require the current API contract.
 
-    `is_active` defaults to true if the service omits it. If the service sends null, it is None,
-    which means unknown.
+    `is_active` is true if the service omits it, and None (unknown) if the service sends null.
     """
 
     uuid: str = Field(min_length=1)
@@ -139,7 +138,7 @@ class MerchantProductListItem(ResponseModel):
 
 
 class MerchantProductListPage(ResponseModel):
-    """One search page. The current contract can omit `items` or send null."""
+    """One search page. `items` is an empty list if the service omits it or sends null."""
 
     items: list[MerchantProductListItem]
     next_cursor: str | None = None
@@ -149,7 +148,7 @@ class MerchantProductListPage(ResponseModel):
     @model_validator(mode="before")
     @classmethod
     def _without_items(cls, page: Any) -> Any:
-        # An object with neither field is not a page and must not pass for an empty catalog.
+        # An object with neither field is not a page and must not be mistaken for an empty catalog.
         is_page = isinstance(page, dict) and ("items" in page or "effectiveQuery" in page)
         if is_page and page.get("items") is None:
             return {**page, "items": []}
@@ -207,7 +206,7 @@ class ProductAudience(ResponseModel):
 
 
 class ProductIdentifiers(ResponseModel):
-    """The merchant's own identifiers and standard ones such as the GTIN."""
+    """The merchant's identifiers for the product, and standard identifiers such as the GTIN."""
 
     product_id: str | None = None
     gtin: str | None = None
@@ -273,7 +272,7 @@ class CanonicalBrandEnrichment(_EnrichmentModel):
 
 
 class CanonicalBrand(_EnrichmentModel):
-    """The brand in Octogen's directory; `brand_name` facets filter by it."""
+    """The brand in Octogen's brand directory. The facet `brand_name` filters by this brand."""
 
     brand_uuid: str | None = None
     brand_name: str | None = None
@@ -283,7 +282,7 @@ class CanonicalBrand(_EnrichmentModel):
 
 
 class AttributeValue(_EnrichmentModel):
-    """An attribute value: the handle to filter by and the display name."""
+    """An attribute value, with the handle to use in filters and the display name."""
 
     handle: str | None = None
     name: str | None = None
@@ -298,7 +297,7 @@ class ProductAttribute(_EnrichmentModel):
 
 
 class ProductEnrichment(_EnrichmentModel):
-    """Data that Octogen derives for a product."""
+    """Data that Octogen adds to a product, such as its style and its category."""
 
     type: str | None = None
     type_synonyms: list[str] | None = None
@@ -324,7 +323,7 @@ class ProductEnrichment(_EnrichmentModel):
 
 
 class MerchantProductView(MerchantProductListItem):
-    """The full view of a product. `uuid` is None for a product outside the index."""
+    """The full view of a product. `uuid` is None if the product is not in the index."""
 
     uuid: str | None = None  # type: ignore[assignment]
     # A product outside the index is neither active nor inactive.
@@ -347,7 +346,7 @@ class MerchantProductView(MerchantProductListItem):
 
 
 class ProductResolution(ResponseModel):
-    """How the service read a product from the merchant's page if the index does not have it."""
+    """How the service scraped the product page if the product is not in the index."""
 
     method: str | None = None
     completeness: str | None = None
@@ -358,8 +357,8 @@ class ProductResolution(ResponseModel):
 class MerchantProductUrlLookupResponse(ResponseModel):
     """The response to a lookup by product URL.
 
-    Only the current contract has the fields after `product`. If `source` is not `indexed`, no
-    catalog has the product and the data comes from its page.
+    The fields after `product` require the current API contract. If `source` is not `indexed`, no
+    catalog contains the product, and its data was scraped from the product page.
     """
 
     catalog_key: str | None = None
@@ -379,7 +378,7 @@ class MerchantProductUrlLookupResponse(ResponseModel):
 
 
 class DomainFieldValue(ResponseModel):
-    """A common facet value and the approximate number of products with it."""
+    """A common facet value, and the approximate number of products with this value."""
 
     value: str | None = None
     label: str | None = None
@@ -418,7 +417,7 @@ class PriceDistribution(ResponseModel):
 
 
 class DomainCatalogCoverage(ResponseModel):
-    """A catalog for a shop's host. `computed_at` is kept as the service sent it."""
+    """A catalog for a shop's host. `computed_at` is the text that the service sent."""
 
     catalog: str = Field(min_length=1)
     catalog_display_name: str | None = None
@@ -444,7 +443,7 @@ class MeKey(ResponseModel):
 
 
 class MeOrganization(ResponseModel):
-    """The API key's organization. Only the type `catalog_partner` can use the API."""
+    """The API key's organization. Its type must be `catalog_partner` to use the API."""
 
     id: str | None = None
     name: str | None = None
@@ -453,7 +452,7 @@ class MeOrganization(ResponseModel):
 
 
 class MeQuotas(ResponseModel):
-    """The organization's quotas, which Octogen does not document."""
+    """The organization's quotas. Octogen does not document their fields."""
 
 
 class MeRateLimit(ResponseModel):
@@ -477,5 +476,5 @@ class MeResponse(ResponseModel):
     def _is_account(self) -> Self:
         # A proxy might answer {}, which must not pass for an accepted key.
         if self.principal is None and self.key is None and self.organization is None:
-            raise ValueError("it must name a principal, key or organization")
+            raise ValueError("it must contain a principal, key or organization")
         return self

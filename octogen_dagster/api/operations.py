@@ -1,4 +1,4 @@
-"""The service's operations as flows: search, lookup, catalogs, shops, counts. No I/O."""
+"""Request flows for searches, lookups, catalogs, shops and product counts. No I/O."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ _UNKNOWN = "extra_forbidden"
 """The 422 error type for unknown fields."""
 _SHOP_PATHS = ("/domains", "/stores")
 _shop_path_of: dict[str, str] = {}
-"""The path for shop lookups, by base URL, as learned from responses in this process."""
+"""The path for shop lookups by base URL, once a response in this process has shown it."""
 _LOOKUP_OPTIONS = {"resolutionMode": "index_only", "matchMode": "strict"}
 
 
 def search_flow(
     service: Service, body: Mapping[str, Any], subject: str, *, paced: bool = False
 ) -> Flow[Response]:
-    """Request one search page in the form that the service's API contract expects.
+    """Request one search page, with the fields that the service's API contract expects.
 
-    The seed contract takes one key as `catalog`, the current one a list as `catalogs`. The seed
-    contract rejects `understand` and never interprets keywords; the current one interprets them
-    unless `understand` is false. A search is first sent with `catalog` and `understand`. If a 422
-    rejects `catalog`, this and later requests use `catalogs`; if it rejects `understand=False`,
-    they omit it. A 422 is not charged.
+    The older contract ("seed") expects one key as `catalog`. The current contract expects a list as
+    `catalogs`. The older contract rejects `understand` and never interprets keywords. The current
+    contract interprets keywords unless `understand` is false. A search is first sent with `catalog`
+    and `understand`. If a 422 rejects `catalog`, this and later requests use `catalogs`. If a 422
+    rejects `understand=False`, they omit it. A 422 is not charged.
     """
     flow = _search(service, body, subject, paced=paced)
     return (yield from _once_learned(service, "search", flow) if paced else flow)
@@ -66,7 +66,7 @@ def _search(
         except OctogenValidationError as error:
             named = refused_fields(error.detail)
             # A service that rejects `catalog` has the current contract. If it was upgraded
-            # from the seed contract, earlier rejections no longer apply.
+            # from the older contract, earlier rejections no longer apply.
             refused = frozenset({"catalog"}) if "catalog" in named else refused | named
             spelled = _spelled(body, refused)
             # Two rejections that undo each other would otherwise loop forever.
@@ -84,17 +84,15 @@ def page_flow(service: Service, request: SearchRequest) -> Flow[MerchantProductL
 
 
 def search_subject(request: SearchRequest) -> str:
-    """Return the subject for messages about a search."""
+    """Return the first words of messages about a search."""
     return f"Catalog {request.catalog!r}" if request.catalog else "The search of all catalogs"
 
 
 def parsed_page(response: Response, subject: str) -> MerchantProductListPage:
-    """Parse a search page."""
     return parsed(MerchantProductListPage, response, subject)
 
 
 def parsed_lookup(response: Response, subject: str) -> MerchantProductUrlLookupResponse:
-    """Parse a lookup response."""
     return parsed(MerchantProductUrlLookupResponse, response, subject)
 
 
@@ -106,15 +104,15 @@ def product_flow(service: Service, url: str) -> Flow[MerchantProductUrlLookupRes
 def lookup_flow(
     service: Service, url: str, read: Callable[[Response, str], T], *, paced: bool = False
 ) -> Flow[T]:
-    """Look up a product URL in the index only and parse the response with `read`.
+    """Look up a product URL in Octogen's index, and parse the response with `read`.
 
-    By default, the current contract scrapes products outside the index and matches URLs loosely,
-    so a removed variant resolves to another one. A lookup turns both off with two fields. The seed
-    contract does neither, but might reject the fields with a 422; this and later lookups then
-    omit them. A 422 is not charged.
+    By default, a service with the current contract scrapes products that are not in the index. It
+    also matches URLs loosely, so a removed variant resolves to another variant. The request turns
+    both off with two fields. A service with the older contract might reject these fields with a
+    422. This and later lookups then omit the fields. A 422 is not charged.
     """
     if not url.strip():
-        raise ValueError("url must not be empty.")
+        raise ValueError("url is empty. Pass the product's URL.")
     subject = f"The product at {printable(url)}"
     flow = _lookup(service, url, subject, paced=paced)
     response = yield from _once_learned(service, "lookup", flow) if paced else flow
@@ -140,9 +138,9 @@ def _lookup(service: Service, url: str, subject: str, *, paced: bool) -> Flow[Re
 
 
 def _once_learned(service: Service, operation: str, flow: Flow[T]) -> Flow[T]:
-    """Hold requests until the first one has shown which fields the service rejects.
+    """Delay concurrent requests until the first response shows which fields the service rejects.
 
-    Otherwise concurrent requests would all be rejected for the same field.
+    Otherwise, all concurrent requests would be rejected because of the same field.
     """
     if operation in service.refused:
         return (yield from flow)
@@ -173,9 +171,9 @@ def catalogs_flow(service: Service) -> Flow[Response]:
         if lacks_version(service.base_url):
             raise
         raise error.with_message(
-            f"{CATALOGS} does not exist at {service.base_url} (404), because the service no longer "
-            "lists catalogs. Set OctogenResource(catalog_source=ShopCatalogs(hosts=[...])) or "
-            "OctogenResource(catalog_source=NamedCatalogs(keys=[...])), or name the catalogs in "
+            f"{CATALOGS} is not available at {service.base_url} (404), because the service no "
+            "longer lists catalogs. Set OctogenResource(catalog_source=ShopCatalogs(hosts=[...])) "
+            "or OctogenResource(catalog_source=NamedCatalogs(keys=[...])), or pass catalog keys in "
             "ProductSearch(catalogs=[...])."
         ) from None
 
@@ -195,7 +193,7 @@ def domain_flow(
     remembered for this process.
     """
     if not host.strip():
-        raise ValueError("host must not be empty.")
+        raise ValueError("host is empty. Pass a host such as 'shop.example'.")
     subject = f"Shop {host!r}"
     known = shop_path(service.base_url)
     for path in sorted(_SHOP_PATHS, key=lambda path: path != known):
@@ -214,18 +212,19 @@ def domain_flow(
             _shop_path_of[service.base_url] = path
             return shop
     raise missing.with_message(
-        f"{subject} cannot be looked up, because {service.base_url} does not support shops (404). "
-        "Use GrantedCatalogs() if the service lists catalogs, or else NamedCatalogs(keys=[...])."
+        f"{subject} cannot be looked up, because {service.base_url} does not support shop lookups "
+        "(404). Use GrantedCatalogs() if the service lists catalogs. Otherwise, use "
+        "NamedCatalogs(keys=[...])."
     ) from None
 
 
 def shop_path(base_url: str) -> str | None:
-    """Return the service's path for shop lookups; None if it is not known yet."""
+    """Return the service's path for shop lookups, or None if it is not known yet."""
     return _shop_path_of.get(base_url)
 
 
 def count_flow(service: Service, filters: SearchFilters, catalogs: Sequence[str] = ()) -> Flow[int]:
-    """Count the products that match a search's filters: a lower bound, free of charge."""
+    """Count the products that match a search's filters. The count is free and a lower bound."""
     subject, path = "The count of products", "/products/facet-counts"
     body = count_request(filters, catalogs)
     try:
@@ -235,13 +234,14 @@ def count_flow(service: Service, filters: SearchFilters, catalogs: Sequence[str]
             raise
         raise error.with_message(
             f"{subject} is not available, because {service.base_url} cannot count the products in "
-            "a search (404). The older API contract counts whole catalogs only. Remove the filters."
+            "a search (404). With the older API contract, only whole catalogs can be counted. "
+            "Remove the filters."
         ) from None
     return parsed(FacetCounts, response, subject).products(filters)
 
 
 def _spelled(body: Mapping[str, Any], refused: frozenset[str]) -> dict[str, Any]:
-    """Return an equivalent body, as far as possible without the rejected fields."""
+    """Rewrite a request body without the rejected fields, if they have an equivalent."""
     spelled = dict(body)
     if "catalog" in refused and "catalog" in spelled:
         spelled["catalogs"] = [spelled.pop("catalog")]
@@ -251,7 +251,7 @@ def _spelled(body: Mapping[str, Any], refused: frozenset[str]) -> dict[str, Any]
 
 
 def _explained(error: OctogenValidationError, subject: str) -> OctogenValidationError:
-    """Explain a 422 about fields that only the current contract has."""
+    """Explain a 422 that rejects fields which require the current API contract."""
     entries = error.detail if isinstance(error.detail, list) else ()
     unknown = refused_fields(
         [each for each in entries if isinstance(each, dict) and each.get("type") == _UNKNOWN]
@@ -260,6 +260,6 @@ def _explained(error: OctogenValidationError, subject: str) -> OctogenValidation
     if not names:
         return error
     return error.with_message(
-        f"{subject} failed: the service has the older API contract, which does not support {names} "
-        "(422). Remove these fields, or use a service with the current API contract."
+        f"{subject} failed: the service uses the older API contract, which does not support "
+        f"{names} (422). Remove these fields, or use a service with the current API contract."
     )

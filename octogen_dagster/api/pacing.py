@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 
 class Turn(NamedTuple):
-    """The state of the concurrency limit when a request was sent.
+    """The state of the concurrency limit at the time when a request was sent.
 
-    `is_late` is true if requests sent before the limit was last halved were still in flight.
+    `is_late` is true if requests from before the last halving were still in flight.
     """
 
     halvings: int
@@ -32,7 +32,7 @@ class Turn(NamedTuple):
 
 
 class InFlight:
-    """Limits concurrent requests after the service has rejected some.
+    """An adaptive limit for concurrent requests.
 
     A rejection halves the limit. Every 100 successful responses raise it by one, up to the value
     set with `cap`. `limit` is infinite until a request is rejected or `cap` is called. Instances
@@ -57,9 +57,9 @@ class InFlight:
             self.limit = min(self.limit, most)
 
     def enter(self) -> Future[Turn]:
-        """Return a future that resolves as soon as the request can be sent.
+        """Return a future that is done as soon as the request can be sent.
 
-        Waiting requests are sent in order. End every turn with `leave` or `give_up`.
+        Waiting requests are sent in order. The caller must call `leave` or `give_up` afterwards.
         """
         turn: Future[Turn] = Future()
         with self._lock:
@@ -68,12 +68,15 @@ class InFlight:
         return turn
 
     def give_up(self, turn: Future[Turn]) -> None:
-        """Cancel the wait for a turn, or end the turn without a request."""
+        """Stop waiting for the limit. If the wait is already over, release the request's place."""
         if not turn.cancel():
             self.leave(turn.result(), refused=False, succeeded=False)
 
     def leave(self, turn: Turn, *, refused: bool, succeeded: bool) -> None:
-        """End a turn; `refused` means that the service rejected concurrent requests."""
+        """Record that a request ended.
+
+        `refused` is true if the service rejected the request because of too many concurrent ones.
+        """
         with self._lock:
             at_once = max(turn.in_flight, self._in_flight)
             self._in_flight -= 1
@@ -103,13 +106,14 @@ class InFlight:
 
 
 class RateLimiter:
-    """Paces bulk reads so that they leave a reserve in the organization's rate limit.
+    """Limits the rate of bulk reads, so that part of the rate limit is left for other clients.
 
     Requests are sent immediately while the token bucket is above the reserve, and then at the rate
     at which the bucket refills. Clients and threads can share a limiter.
 
     Args:
-        reserved_percent: The share of the rate limit to leave for others, from 0 to below 100.
+        reserved_percent: The percentage of the organization's rate limit to leave for other
+            clients, from 0 to less than 100.
     """
 
     def __init__(
@@ -117,7 +121,9 @@ class RateLimiter:
     ) -> None:
         require_percent("reserved_percent", reserved_percent)
         if reserved_percent == 100:
-            raise ValueError("reserved_percent must be below 100, or no request could be sent.")
+            raise ValueError(
+                "reserved_percent must be less than 100. With 100, no request could be sent."
+            )
         self.reserved_percent = reserved_percent
         self._clock = clock
         self._lock = threading.Lock()
@@ -132,13 +138,14 @@ class RateLimiter:
 
     @property
     def requests_per_minute(self) -> float:
-        """The organization's rate limit; 0 until a response reports it."""
+        """The organization's rate limit, or 0 until a response reports it."""
         return self._tokens_per_second * 60
 
     def take_turn(self, within: float = float("inf")) -> float | None:
-        """Take the next turn and return the seconds to wait; None if the wait exceeds `within`.
+        """Reserve the next request and return the seconds to wait until it can be sent.
 
-        Call `update` once after each turn.
+        If the wait would exceed `within`, nothing is reserved and the result is None. Call `update`
+        once after each reserved request.
         """
         with self._lock:
             now = self._clock()
@@ -150,12 +157,12 @@ class RateLimiter:
             if seconds > within:
                 return None
             self._pending += 1
-            # A negative balance makes each turn wait for the turns before it.
+            # A negative balance makes each request wait for the requests before it.
             self._tokens -= 1
             return seconds
 
     def update(self, headers: Mapping[str, str] | None) -> None:
-        """End a turn and read the bucket's level from the response's headers, if any."""
+        """Record that a reserved request ended, and apply the rate limit in its headers."""
         with self._lock:
             self._pending -= 1
             if headers is None:

@@ -19,21 +19,21 @@ MAX_PRODUCTS = 10_000_000
 MAX_COUNT_RATIO = 3
 """Maximum number of products in a catalog, as a multiple of the expected number."""
 MAX_ROWS_PER_PRODUCT = 100
-"""Maximum rows per product in the source's count, until a complete read shows the actual ratio.
+"""Maximum number of rows per counted product, until a complete read shows the actual ratio.
 
-The source might count product groups, while a search lists each variant.
+The catalog source might count product groups, while a search returns each variant.
 """
 MIN_LIMIT = 10_000
-"""Limit for a small catalog, which can grow before its source updates the product count."""
+"""Minimum limit, because a small catalog can grow before its product count is updated."""
 _MIN_SECOND_PAGE = 10  # a shorter page 2 might repeat by chance
 
 INDEXED_AGAIN = (
-    "so its pages might mix two states of the catalog. Nothing was published. Run it again."
+    "so the pages might come from two versions of the catalog. Nothing was published. Try again."
 )
 
 
 class Page(Protocol):
-    """A page for `PageTracker`: its products in order and the next cursor."""
+    """A search page that `PageTracker` can check."""
 
     @property
     def uuids(self) -> Sequence[str]: ...
@@ -51,13 +51,13 @@ class _FirstPage(NamedTuple):
 
 
 def is_first_page_again(first: Page, page: Page) -> bool:
-    """True if a later page has page 1's next cursor and any of page 1's products."""
+    """True if a later page has the same next cursor as page 1 and at least one of its products."""
     is_same_cursor = bool(page.next_cursor) and page.next_cursor == first.next_cursor
     return is_same_cursor and not set(first.uuids).isdisjoint(page.uuids)
 
 
 def may_be_first_page(first: Page, page: Page) -> bool:
-    """True if a later page is page 1 again or has exactly page 1's products.
+    """True if a later page might be page 1, because the cursor or the products are the same.
 
     Page 1 is ranked by relevance and later pages by quality. If both orders agree, page 2
     legitimately repeats page 1's products.
@@ -66,15 +66,15 @@ def may_be_first_page(first: Page, page: Page) -> bool:
 
 
 class PageTracker:
-    """Checks one search's pages as they arrive.
+    """Checks the pages of a search while they are read.
 
     Error messages begin with `subject`, such as "Catalog 'acme'". `product_count` is the catalog's
-    number of products, and `rows_per_product` the rows per product in an earlier read; both are
-    optional.
+    number of products, and `rows_per_product` is the number of rows per product in an earlier read.
+    Both are optional.
 
     `may_have_restarted` becomes true if a later page repeats most of page 1, or if more products
-    repeat than page 1 has. Either the service restarted the search, or page 1's products rank high
-    in both orders. After the last page, `check_first_page` decides which.
+    are repeated than page 1 contains. Either the service restarted the search, or page 1's products
+    rank high in both orders. After the last page, `check_first_page` finds the cause.
     """
 
     def __init__(
@@ -108,8 +108,8 @@ class PageTracker:
         """Check the next page.
 
         Raises:
-            OctogenPagingError: The pages restarted at page 1, a cursor repeats, or far more
-                products arrive than expected.
+            OctogenPagingError: The service started again at page 1, a cursor was repeated, or the
+                search returned far more products than expected.
         """
         self.pages += 1
         self._products += len(page.uuids)
@@ -125,16 +125,16 @@ class PageTracker:
             raise OctogenPagingError(
                 f"{self.subject}: page {self.pages} has the same next cursor as page "
                 f"{self._page_of_cursor[page.next_cursor]}, so the pages loop. Nothing was "
-                "published. Run it again, and report it to Octogen if it persists."
+                "published. Try again, and report the problem to Octogen if it persists."
             )
         self._page_of_cursor[page.next_cursor] = self.pages
         self.check_number_of_products()
 
     def deduplicated(self, new: int, repeats: int) -> None:
-        """Count the new and repeated products on the next page, in page order.
+        """Record how many new and repeated products a page contains, in page order.
 
-        Pages can be received before earlier ones are counted here. Too many pages in a row without
-        a new product are an error.
+        Further pages can be received before a page is recorded here. Too many consecutive pages
+        without a new product raise an error.
         """
         self.repeats += repeats
         self._pages_with_new += bool(new)
@@ -147,43 +147,44 @@ class PageTracker:
             self._forget()
         if self._pages_without_new > self._pages_with_new + MAX_PAGES_WITHOUT_NEW:
             raise OctogenPagingError(
-                f"{self.subject}: {self._pages_without_new} pages in a row, up to page "
-                f"{self._deduplicated}, had no new products, so the pages do not end. Nothing was "
-                "published. Run it again, and report it to Octogen if it persists."
+                f"{self.subject}: {self._pages_without_new} consecutive pages, up to page "
+                f"{self._deduplicated}, contained no new products. The pages might never end. "
+                "Nothing was published. Try again, and report the problem to Octogen if it "
+                "persists."
             )
 
     def check_number_of_products(self, in_all_parts: int = 0) -> None:
-        """Raise if there are far more products than expected."""
+        """Raise an error if the search returned far more products than expected."""
         count = self._product_count
         limit = MAX_PRODUCTS if count is None else max(self._max_ratio * count, MIN_LIMIT)
         if max(self._products, in_all_parts) <= limit:
             return
-        received = f"{self._products:,} products by page {self.pages:,}"
+        received = f"{self._products:,} products in {self.pages:,} pages"
         if in_all_parts:
-            received = f"{in_all_parts:,} products in all parts"
+            received = f"{in_all_parts:,} products in all parallel parts"
         if count is None:
             expected, advice = (
-                "their number is unknown",
+                "the expected number is unknown",
                 "Narrow the search, or use a catalog source with product counts, such as "
                 "ShopCatalogs",
             )
         else:
             expected, advice = (
                 f"the catalog source reports {count:,.0f}",
-                "If the catalog has grown, run it again once the source's count is up to date, or "
+                "If the catalog has grown, try again once the source's count is up to date, or "
                 "use NamedCatalogs",
             )
         raise OctogenPagingError(
             f"{self.subject} returned {received} and has more pages, but {expected}. Nothing was "
-            f"published. {advice}. If it persists, report it to Octogen."
+            f"published. {advice}. If the problem persists, report it to Octogen."
         )
 
     def check_first_page(self, fresh: Page) -> None:
-        """After the last page, check that page 1 is unchanged and was not served again.
+        """Check that page 1 is unchanged and that no later page was page 1 again.
 
-        `fresh` is page 1 requested again. Call this while `may_have_restarted` is true, at most
-        twice. If page 1's cursor differs, the second call shows whether cursors change with every
-        response or with the catalog's state.
+        Call this after the last page while `may_have_restarted` is true, at most twice. `fresh` is
+        page 1, requested again. If its cursor has changed, the second call shows whether the cursor
+        changes with every response or only with the catalog.
         """
         assert self._first
         if fresh.next_cursor and fresh.next_cursor in self._cursors_after_first:
@@ -192,7 +193,8 @@ class PageTracker:
         if (
             list(fresh.uuids) != list(self._first.uuids)
             or bool(fresh.next_cursor) != bool(self._first.next_cursor)
-            # A new cursor that repeats belongs to a new state; otherwise each response has its own.
+            # If the changed cursor is the same again, the catalog changed. Otherwise, cursors
+            # change with every response.
             or (not is_same_cursor and fresh.next_cursor == self._fresh_cursor)
         ):
             raise OctogenPagingError(
@@ -220,7 +222,7 @@ class PageTracker:
                 self._repeats_first = self.pages
 
     def _forget(self) -> None:
-        """After the last page, keep only what `check_first_page` needs."""
+        """Release the memory that is not needed after the last page."""
         self._page_of_cursor.clear()
         self._second_uuids = self._first_uuids = frozenset()
         if not self.may_have_restarted:
@@ -228,12 +230,12 @@ class PageTracker:
 
     def _restarted(self, which: str) -> OctogenPagingError:
         return OctogenPagingError(
-            f"{self.subject}: the service returned page 1 again instead of {which}. It no longer "
-            "knows the cursor, probably because the catalog was re-indexed. Nothing was published. "
-            "Run it again."
+            f"{self.subject}: the service returned page 1 again instead of {which}. The cursor is "
+            "no longer valid, probably because the catalog was re-indexed. Nothing was published. "
+            "Try again."
         )
 
 
 def _is_mostly(uuids: frozenset[str], page: Page) -> bool:
-    """True if a page has most of an earlier page's products."""
+    """True if a page contains more than half of an earlier page's products."""
     return 2 * len(uuids.intersection(page.uuids)) > len(uuids)

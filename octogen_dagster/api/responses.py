@@ -65,7 +65,7 @@ _ADVICE: Mapping[str, str] = {
 _URL_LIST_ERRORS: Mapping[str, tuple[type[OctogenUrlListError], str]] = {
     "url_list_not_found": (
         OctogenUrlListNotFoundError,
-        "This key's organization has no such list. Get the id by listing the URL lists.",
+        "The API key's organization has no list with this id. List the URL lists to find the id.",
     ),
     "url_list_deleting": (
         OctogenUrlListError,
@@ -85,8 +85,8 @@ _URL_LIST_ERRORS: Mapping[str, tuple[type[OctogenUrlListError], str]] = {
     ),
     "list_url_capacity_exceeded": (
         OctogenUrlListCapacityError,
-        "The list would exceed 100,000 URLs, so no URL was added. Add fewer, remove some first, or "
-        "use another list.",
+        "The list would exceed 100,000 URLs, so no URL was added. Add fewer URLs, remove some URLs "
+        "first, or use another list.",
     ),
     "invalid_cursor": (
         OctogenUrlListError,
@@ -118,7 +118,7 @@ _BY_STATUS: Mapping[int, tuple[type[OctogenAPIError], str]] = {
 
 
 def advice_of(status: int) -> str:
-    """Return the remedy for an error status."""
+    """Return what to do about an HTTP error status."""
     return _BY_STATUS[status][1]
 
 
@@ -145,14 +145,14 @@ def error_from_response(response: Response, subject: str) -> OctogenAPIError:
     request_id = _request_id(response)
     if response.status_code == 404 and detail == CATALOG_NOT_FOUND:
         text = (
-            f"{subject} is not granted to this key (404 catalog_not_found{request_id}). Ask "
-            "Octogen for access or correct the catalog key."
+            f"{subject} is not granted to the API key (404 catalog_not_found{request_id}). Ask "
+            "Octogen for access, or correct the catalog key."
         )
     elif response.status_code == 404 and detail == "domain_not_covered":
         text = (
             f"{subject} is not covered by Octogen (404 domain_not_covered{request_id}). Correct "
-            "the host or ask Octogen to cover the shop. Amazon, Walmart, Target, eBay and Etsy are "
-            "never covered."
+            "the host, or ask Octogen to cover the shop. Amazon, Walmart, Target, eBay and Etsy "
+            "are never covered."
         )
     else:
         reason = f"{response.status_code} {_reason(detail, response)}{request_id}"
@@ -161,11 +161,11 @@ def error_from_response(response: Response, subject: str) -> OctogenAPIError:
 
 
 def invalid_body(response: Response, subject: str, problem: str) -> OctogenResponseError:
-    """Create the error for a 2xx response with an unusable body; `problem` is a noun phrase."""
+    """Create the error for a 2xx response with an invalid body, which `problem` describes."""
     content_type = _shown(response.headers.get("content-type") or "no content type")
     return OctogenResponseError(
         f"{subject} failed: the service responded with {response.status_code} and {problem} "
-        f"({content_type}{_request_id(response)}). Check base_url, or report it to Octogen.",
+        f"({content_type}{_request_id(response)}). Check base_url, or report this to Octogen.",
         response.as_httpx(),
         _detail(response),
         retry_after_seconds(response.headers),
@@ -186,7 +186,7 @@ def is_concurrency_refusal(error: OctogenError) -> bool:
 
 
 def refused_fields(detail: Any) -> set[str]:
-    """Return the names of the request fields that a 422's `detail` rejects."""
+    """Return the names of the rejected request fields from the `detail` of a 422."""
     entries = detail if isinstance(detail, list) else []
     paths = [_field_path(entry) for entry in entries if isinstance(entry, dict)]
     return {path[-1] for path in paths if path and isinstance(path[-1], str)}
@@ -198,7 +198,7 @@ def _field_path(entry: Mapping[str, Any]) -> list[Any]:
 
 
 def _first_problem(content: bytes, error: ValidationError) -> str:
-    """Describe a body's first problem with the product's uuid and the field."""
+    """Describe the first invalid value in a body, with its field and the product's uuid."""
     first = error.errors(include_url=False)[0]
     message, loc = first["msg"], first["loc"]
     if first["type"] == "json_invalid":
@@ -219,7 +219,7 @@ def _kind_and_advice(response: Response, detail: Any) -> tuple[type[OctogenAPIEr
     if 300 <= status < 400:
         return OctogenAPIError, _redirect_advice(response)
     if status in {502, 503, 504} and code.startswith("product_lookup_"):
-        return OctogenShopError, "The product's shop failed, not the service. Try again later."
+        return OctogenShopError, "The product's shop caused this error. Try again later."
     if status >= 500:
         return OctogenServerError, "The service failed. Try again later."
     kind, advice = _BY_STATUS.get(status, (OctogenAPIError, "See the detail above."))
@@ -263,7 +263,7 @@ def _request_id(response: Response) -> str:
 
 
 def _reason(detail: Any, response: Response) -> str:
-    """Describe why the service rejected the request, from the detail or the body as text."""
+    """Return the service's reason for an error, from `detail` or else from the body's text."""
     if isinstance(detail, list) and detail:
         return "; ".join(_field_error(entry) for entry in detail[:_MAX_FIELDS])
     if isinstance(detail, dict):

@@ -21,8 +21,9 @@ _MAX_DOUBLINGS = 60  # keeps the power within a float's range
 class RetryPolicy:
     """Retry settings for requests to the service.
 
-    Missing or incomplete responses, 429 and 5xx are retried, as the service's contract allows. If a
-    lookup fails because of the product's shop, it is retried at most once.
+    A request is retried if the response is missing or incomplete, or has the status 429 or 5xx, as
+    the API contract allows. If a lookup fails because of the product's shop, it is retried at most
+    once.
 
     Args:
         attempts: Maximum attempts per request; 1 disables retries. Attempts that end with 429 do
@@ -45,20 +46,22 @@ class RetryPolicy:
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
-            raise ValueError(f"attempts must be at least 1, not {self.attempts}.")
+            raise ValueError(f"attempts must be at least 1; got {self.attempts}.")
         for name in ("deadline", "first_delay", "max_delay", "max_retry_after"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0 seconds, not {getattr(self, name)}.")
+                raise ValueError(
+                    f"{name} must be greater than 0 seconds; got {getattr(self, name)}."
+                )
 
     def delay(self, failures: int) -> float:
-        """Return the seconds before the next attempt, in addition to `Retry-After`."""
+        """Return the delay before the next attempt in seconds, not counting `Retry-After`."""
         backoff = self.first_delay * 2.0 ** min(failures - 1, _MAX_DOUBLINGS)
         jitter = random.uniform(0, self.first_delay)  # noqa: S311
         return min(backoff + jitter, self.max_delay)
 
 
 class Retries:
-    """The failed attempts of one request."""
+    """Counts the failed attempts of one request and decides whether to retry it."""
 
     def __init__(self, policy: RetryPolicy) -> None:
         self._policy = policy
@@ -66,7 +69,7 @@ class Retries:
         self._counted = 0
 
     def wait_after(self, error: OctogenError) -> float | None:
-        """Return the seconds before the next attempt; None to give up."""
+        """Return the seconds before the next attempt, or None if the request is not retried."""
         policy = self._policy
         self._failures += 1
         if not (isinstance(error, OctogenRateLimitError) and policy.attempts > 1):

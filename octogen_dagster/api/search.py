@@ -37,7 +37,7 @@ MAX_CATALOGS = 500
 
 
 class FacetName(StrEnum):
-    """Facets available in every catalog. Product attributes such as `fit` are facet names too."""
+    """Facets that every catalog has. Product attributes such as `fit` are also facet names."""
 
     BRAND_NAME = "brand_name"
     BRAND_SLUG = "brand_slug"
@@ -107,8 +107,8 @@ _SYNONYMS: Mapping[str, str] = {
 _MIN_NAME_SIMILARITY = 0.8  # must not match an attribute such as product_line to product_type
 
 CHECKED: Mapping[str, bool] = {"octogen_dagster.checked": True}
-"""Validation context that skips facet checks, because they were made before, maybe by an older
-version."""
+"""Validation context for a search that was validated before, maybe with an older version's rules.
+It skips the facet checks."""
 
 
 def _not_blank(text: str) -> str:
@@ -137,9 +137,9 @@ class Facet(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     _name_mistakes = model_validator(mode="wrap")(name_mistakes)
 
-    name: Text = Field(description="A FacetName, or a product attribute such as fit.")
+    name: Text = Field(description="A FacetName, or the name of a product attribute such as fit.")
     values: list[Text] = Field(
-        min_length=1, description="Values. A product must have at least one of them."
+        min_length=1, description="Values. A product must have at least one of these values."
     )
 
     @model_validator(mode="after")
@@ -152,7 +152,7 @@ class Facet(BaseModel):
             close = difflib.get_close_matches(name, list(FacetName), 1, _MIN_NAME_SIMILARITY)
             if meant := _SYNONYMS.get(name) or next(iter(close), None):
                 warnings.warn(
-                    f"Facet {self.name!r} filters by a product attribute of this name. Did you "
+                    f"Facet {self.name!r} filters by a product attribute with this name. Did you "
                     f"mean '{meant}'?",
                     stacklevel=3,
                 )
@@ -160,7 +160,7 @@ class Facet(BaseModel):
 
 
 def _check_values(name: str, values: Iterable[str]) -> None:
-    """Raise if a value is not one of the facet's fixed values, and suggest similar ones."""
+    """Raise an error that suggests values if a value is not among the facet's fixed values."""
     if name not in _CLOSED:
         return
     by_lower = {value.lower(): value for value in _CLOSED[name]}
@@ -178,17 +178,17 @@ _Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _BrandQuality = Annotated[float, Field(ge=1, le=6)]
 _NEED_UNDERSTANDING = ("omit_generated_facets", "fallback_category", "relax")
 _NO_FILTERS = {"q", "understand", "similar_to_brands"}
-"""Fields that do not filter products. `q` filters them only if it is not blank."""
+"""Fields that do not filter products. `q` filters products only if it is not blank."""
 
 
 class SearchFilters(BaseModel):
-    """A search's filters, without catalogs and paging.
+    """The keywords and filters for a search.
 
     `understand=True` and the fields after it require a service with the current API contract. A
     service with the older API contract rejects them with an error.
 
     Raises:
-        pydantic.ValidationError: A field is out of range; the message names the field.
+        pydantic.ValidationError: A field is out of range. The message contains its name.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -197,12 +197,12 @@ class SearchFilters(BaseModel):
     q: str | None = Field(
         default=None,
         min_length=1,
-        description="Keywords. Defaults to all products that match the filters.",
+        description="Keywords. If unset, all products that match the filters are returned.",
     )
     facets: list[Facet] = Field(
         default_factory=list,
         max_length=50,
-        description="Filters. A product must match all of them.",
+        description="Filters. A product must match all of these filters.",
     )
     price_min: _Price | None = Field(default=None, description="Lowest current price, inclusive.")
     price_max: _Price | None = Field(default=None, description="Highest current price, inclusive.")
@@ -214,18 +214,18 @@ class SearchFilters(BaseModel):
     exclude_facets: list[Facet] = Field(
         default_factory=list,
         max_length=50,
-        description="Filters. A product that matches any of them is excluded.",
+        description="Filters. A product that matches any of these filters is excluded.",
     )
     omit_generated_facets: list[Text] = Field(
         default_factory=list,
         max_length=50,
-        description="Filters that Octogen must not derive from `q`. Requires `understand`.",
+        description="Facets for which Octogen derives no filters from `q`. Requires `understand`.",
     )
     fallback_category: list[Text] = Field(
         default_factory=list,
         max_length=4,
-        description="Category to search if Octogen derives none from `q`: up to 4 levels, root "
-        "first. Requires `understand`.",
+        description="Category to search if Octogen does not derive a category from `q`. Up to 4 "
+        "levels, starting with the top-level category. Requires `understand`.",
     )
     brand_quality_min: _BrandQuality | None = Field(
         default=None, description="Lowest brand quality, from 1 to 6, inclusive."
@@ -240,8 +240,8 @@ class SearchFilters(BaseModel):
     )
     relax: bool = Field(
         default=False,
-        description="If true and `q` finds nothing, Octogen drops some derived filters. Requires "
-        "`understand`.",
+        description="If true, Octogen drops some of the derived filters when the search finds no "
+        "products. Requires `understand`.",
     )
 
     @field_validator("facets", "exclude_facets", mode="before")
@@ -257,12 +257,12 @@ class SearchFilters(BaseModel):
 
     @property
     def has_keywords(self) -> bool:
-        """True if `q` is not blank; otherwise the service browses."""
+        """True if `q` is set and not blank."""
         return bool(self.q and self.q.strip())
 
     @property
     def has_filters(self) -> bool:
-        """True if the search might exclude products from its catalogs."""
+        """True if the keywords or filters might exclude products."""
         return self.has_keywords or any(
             getattr(self, name) != default
             for name, default in _defaults().items()
@@ -283,7 +283,7 @@ class SearchFilters(BaseModel):
         for name in ("price", "brand_quality"):
             low, high = getattr(self, f"{name}_min"), getattr(self, f"{name}_max")
             if low is not None and high is not None and low > high:
-                raise ValueError(f"{name}_min {low} is above {name}_max {high}. Swap them.")
+                raise ValueError(f"{name}_min {low} is greater than {name}_max {high}. Swap them.")
         names = [facet.name for facet in self.facets]
         excluded = [facet.name for facet in self.exclude_facets]
         _check_unique("facets", names, "Put all values in one facet.")
@@ -299,7 +299,7 @@ class SearchFilters(BaseModel):
             for name in _NEED_UNDERSTANDING:
                 if getattr(self, name):
                     raise ValueError(
-                        f"{name} requires q and understand=True. Set both or remove it."
+                        f"{name} requires q and understand=True. Set both, or remove {name}."
                     )
         return self
 
@@ -343,9 +343,10 @@ class SearchRequest(SearchFilters):
         return self
 
     def body(self) -> dict[str, Any]:
-        """Return the JSON object to send, without unset fields.
+        """Return the request body without unset fields.
 
-        The service interprets keywords by default, so `understand` is sent with them even if false.
+        The service interprets keywords by default. A search with keywords therefore always sends
+        `understand`.
         """
         body = self.as_json()
         if self.has_keywords:
@@ -354,7 +355,7 @@ class SearchRequest(SearchFilters):
         return body
 
     def following(self, cursor: str) -> Self:
-        """Return the request for the page at a cursor."""
+        """Return a copy of the request for the page at `cursor`."""
         return self.model_copy(update={"cursor": cursor})
 
 
@@ -364,7 +365,7 @@ CURRENT_FIELDS = (*_FIELDS[_FIELDS.index("understand") :], "catalogs")
 
 
 class SearchArguments(TypedDict, total=False):
-    """The fields of `SearchRequest`, repeated for type checkers and editors."""
+    """The fields of `SearchRequest` as keyword arguments, for type checkers and editors."""
 
     catalog: str | None
     catalogs: Sequence[str]
@@ -385,7 +386,7 @@ class SearchArguments(TypedDict, total=False):
 
 
 def shows_arguments(function: _Function) -> _Function:
-    """Show the request's fields as keyword arguments in `help`, `inspect` and notebooks."""
+    """Add the fields of `SearchRequest` to a function's signature, for `help` and notebooks."""
     signature = inspect.signature(function)
     own = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
     fields = [
@@ -403,17 +404,17 @@ def shows_arguments(function: _Function) -> _Function:
 
 
 class ProductSearch(SearchFilters):
-    """A search whose full result is read.
+    """A search that reads all matching products.
 
-    Without `catalogs`, the search reads every catalog in `OctogenResource(catalog_source=...)`,
+    If `catalogs` is empty, the search reads every catalog in `OctogenResource(catalog_source=...)`,
     which defaults to the catalogs granted to the API key.
 
-    `max_products` caps the result. If the search or the source names catalogs, they are read in
+    `max_products` limits the result. If the search or the source lists catalogs, these are read in
     order until there are enough products. For granted catalogs, and for a search with filters in up
-    to 500 named catalogs, the result contains the products that the service ranks highest.
+    to 500 listed catalogs, the result contains the products that the service ranks highest.
 
     Raises:
-        pydantic.ValidationError: A field is out of range; the message names the field.
+        pydantic.ValidationError: A field is out of range. The message contains its name.
     """
 
     catalogs: list[Text] = Field(
@@ -443,7 +444,7 @@ class ProductSearch(SearchFilters):
         return self.max_products is None and not self.has_filters
 
     def request(self, catalog: str | None = None, catalogs: Sequence[str] = ()) -> SearchRequest:
-        """Return the request for page 1 of one catalog, several, or all if none is given."""
+        """Return the request for page 1. If no catalogs are given, it searches all of them."""
         fields: dict[str, Any] = {name: getattr(self, name) for name in SearchFilters.model_fields}
         fields |= {"catalog": catalog, "catalogs": list(catalogs)}
         fields["limit"] = min(self.page_size, self.max_products or self.page_size)
@@ -452,7 +453,7 @@ class ProductSearch(SearchFilters):
 
 @functools.cache
 def _defaults() -> Mapping[str, Any]:
-    """Return the default field values, cached because pydantic takes a millisecond."""
+    """Return the fields' defaults. They are cached, because pydantic needs a millisecond."""
     return {
         name: field.get_default(call_default_factory=True)
         for name, field in SearchFilters.model_fields.items()
@@ -460,7 +461,7 @@ def _defaults() -> Mapping[str, Any]:
 
 
 def checked_search(search: object) -> ProductSearch:
-    """Return a `ProductSearch` from a search, a mapping with its fields, or None for everything."""
+    """Return a search or a mapping of its fields as a `ProductSearch`. None means all products."""
     if isinstance(search, str):
         raise TypeError(
             f"search must be a ProductSearch, not the string {search!r}. Pass "

@@ -1,4 +1,4 @@
-"""Service: settings and state shared by all requests with one API key to one base URL."""
+"""Service: the settings and state for all requests with one API key to one base URL."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ HEADERS = {
     # Lets Octogen distinguish batch reads from shoppers. ASCII JSON, at most 4,096 bytes.
     "X-Octogen-Request-Context": '{"trigger":"background","application":"octogen-dagster"}',
 }
-"""Headers for every request, besides `Authorization` and `Accept-Encoding`."""
+"""Headers for every request, in addition to `Authorization` and `Accept-Encoding`."""
 Generation = Literal["seed", "current"]
 _LOGGER = logging.getLogger(__name__)
 
 
 class ServiceLog(OnceLog):
-    """Logs why requests wait. A copy or pickle is empty and uses this module's logger."""
+    """Logs why requests wait. Copies and pickles start empty and use this module's logger."""
 
     rate_limit_wait = 0.0  # total seconds for all requests
 
@@ -40,10 +40,10 @@ class ServiceLog(OnceLog):
 
 
 class Refused(dict[str, frozenset[str]]):
-    """The fields that the service rejects in each operation, learned from its responses.
+    """Maps each operation to the request fields that the service has rejected.
 
-    `learning` maps each operation to a future that its first request resolves. Copies and pickles
-    start empty.
+    `learning` maps each operation to a future that is done after the first request. Copies and
+    pickles start empty.
     """
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class Refused(dict[str, frozenset[str]]):
 
 
 class IdleConnections(deque[Any]):
-    """Idle connections for the next requests. Copies and pickles of the queue are empty."""
+    """Open connections that later requests can reuse. Copies and pickles start empty."""
 
     def __reduce__(self) -> Any:
         return type(self), ()
@@ -63,12 +63,12 @@ class IdleConnections(deque[Any]):
 
 @dataclass(frozen=True)
 class Service:
-    """A service accessed with one API key.
+    """The settings and state for requests to a service with one API key.
 
-    `timeout` is in seconds and limits one attempt, from connecting to the last byte of the
-    response; `phase_timeout` limits each phase of it. Requests end by `ends_at`, a time on `clock`.
-    Instances are thread-safe. A pickle does not contain the key; unpickling reads it from the
-    environment.
+    `timeout` limits one attempt, from connecting to the last byte of the response. `phase_timeout`
+    limits each phase of an attempt. Both are in seconds. All requests end by `ends_at`, a time on
+    `clock`. Instances are thread-safe. A pickle does not contain the API key. Unpickling reads the
+    key from the environment.
     """
 
     api_key: ApiKey = field(default_factory=ApiKey)
@@ -91,19 +91,22 @@ class Service:
             raise TypeError("api_key must be an ApiKey, which keeps the key out of messages.")
         object.__setattr__(self, "base_url", checked_base_url(self.base_url, self.api_key.masked))
         if not self.timeout > 0:
-            raise ValueError(f"timeout must be above 0 seconds, not {self.timeout}.")
+            raise ValueError(f"timeout must be greater than 0 seconds; got {self.timeout}.")
 
     @property
     def generation(self) -> Generation:
-        """The service's API contract: "seed" (older) until a response indicates "current"."""
+        """The service's API contract: "seed" (the older contract) or "current".
+
+        It is "seed" until a response shows that the service has the current contract.
+        """
         return "current" if "catalog" in self.refused.get("search", ()) else "seed"
 
     def within(self, seconds: float) -> Self:
-        """Return the service with a time limit in seconds for all its requests."""
+        """Return a copy of the service whose requests must all end within the given seconds."""
         return replace(self, ends_at=min(self.ends_at, self.clock() + seconds))
 
     def with_log(self, warn: Callable[[str], None]) -> Self:
-        """Return the service with a fresh log for waits."""
+        """Return a copy of the service that logs waits with `warn`."""
         return replace(self, log=ServiceLog(warn))
 
     def keeping_connections(self) -> Self:
@@ -111,5 +114,5 @@ class Service:
         return replace(self, idle=IdleConnections())
 
     def for_execution(self, warn: Callable[[str], None]) -> Self:
-        """Return the service with a separate log and cost count."""
+        """Return a copy of the service that logs and counts costs separately."""
         return replace(self.with_log(warn), spending=self.spending.part())

@@ -23,22 +23,22 @@ LOOKUP_USD = 0.002
 
 _SEARCH, _LOOKUP = "/products/search", "/products/lookup"
 _PAGES_KEPT = (
-    "Rerun with a larger budget_usd. Snapshots resume from their saved pages; any other read "
+    "Rerun with a larger budget_usd. Snapshots resume from their saved pages. Any other read "
     "starts over."
 )
 _LOST_RESPONSES = (
-    "Octogen might charge requests whose response was late or lost. Raise the timeout or check the "
-    "network."
+    "Octogen might charge for requests whose response was late or lost. Raise the timeout or check "
+    "the network."
 )
-_NOT_KEPT = "Rerun with a larger budget_usd. Lookups are not saved."
+_NOT_KEPT = "Rerun with a larger budget_usd. The results of earlier lookups are not saved."
 
 
 @dataclass(frozen=True, slots=True)
 class Prices:
     """Octogen's prices for responses with a 2xx status, in US dollars.
 
-    A search page has the same price at any size. Prices for other operations are not published, so
-    they count as free.
+    A search page costs the same at any size. Octogen does not publish prices for other operations,
+    so they are counted as free.
     """
 
     search_page_usd: float = SEARCH_PAGE_USD
@@ -47,7 +47,7 @@ class Prices:
     def __post_init__(self) -> None:
         for name in ("search_page_usd", "lookup_usd"):
             if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be at least 0 dollars, not {getattr(self, name)}.")
+                raise ValueError(f"{name} must be at least 0 dollars; got {getattr(self, name)}.")
 
     def of(self, path: str) -> Decimal:
         """Return the price for a request path."""
@@ -59,11 +59,11 @@ class Prices:
 class Spending:
     """Counts charges and rejects any request that would exceed the budget.
 
-    All threads that use a service share one instance. An instance can be part of another one, whose
-    budget then applies as well. A request reserves its price before it is sent, so concurrent
-    requests cannot exceed the budget together. Responses with a 2xx status are charged, even if the
-    body is truncated; other statuses are free. A request without a response keeps its reservation,
-    because the service might have charged it.
+    All threads that use a service share one instance. An instance can have a parent, whose budget
+    then applies as well. The price of a request is reserved before it is sent, so concurrent
+    requests cannot exceed the budget together. Octogen charges for responses with a 2xx status,
+    even if the body is truncated. Other responses are free. A request without a response keeps its
+    reservation, because the service might have charged for it.
 
     Attributes:
         requests: Requests sent, including retries.
@@ -84,7 +84,7 @@ class Spending:
         self.budget_usd = budget_usd
         if budget_usd is not None:
             if not 0 < budget_usd < float("inf"):
-                raise ValueError(f"budget_usd must be above 0 dollars, not {budget_usd}.")
+                raise ValueError(f"budget_usd must be greater than 0 dollars; got {budget_usd}.")
             if not (self.prices.search_page_usd or self.prices.lookup_usd):
                 raise ValueError(
                     "budget_usd has no effect while search_page_usd and lookup_usd are 0. Set them "
@@ -107,7 +107,7 @@ class Spending:
 
     @property
     def left_usd(self) -> Decimal | None:
-        """Dollars left in the budget; None without a budget."""
+        """Dollars left in the budget. None if no budget is set."""
         if self._parent:
             return self._parent.left_usd
         if self.budget_usd is None:
@@ -116,27 +116,27 @@ class Spending:
 
     @property
     def under_way_usd(self) -> Decimal:
-        """Dollars reserved for requests in flight."""
+        """Dollars that are reserved for requests in flight."""
         return self._reserved
 
     @property
     def requests_per_minute(self) -> float | None:
-        """The rate limit in the latest response that reported one; None if no response did."""
+        """The latest rate limit that a response reported, or None before the first report."""
         return self._parent.requests_per_minute if self._parent else self._requests_per_minute
 
     def part(self) -> Spending:
-        """Return a `Spending` that counts separately within this budget."""
+        """Return a `Spending` with separate counts. Its requests also count in this instance."""
         return Spending(self.prices, self.budget_usd, parent=self)
 
     def raise_to(self, spent_usd: Decimal, possibly_charged_usd: Decimal) -> None:
-        """Increase the totals to the sums over all processes that share the budget."""
+        """Raise the totals to the given amounts, which include the costs in other processes."""
         with self._lock:
             self.spent_usd = max(self.spent_usd, spent_usd)
             self.possibly_charged_usd = max(self.possibly_charged_usd, possibly_charged_usd)
 
     @contextmanager
     def request(self, path: str, subject: str) -> Iterator[Charge]:
-        """Reserve a request's price while the block sends it, then record its cost."""
+        """Reserve a request's price, and record its cost at the end of the `with` block."""
         price = self.prices.of(path)
         self._reserve(price, path, subject)
         charge = Charge()
@@ -184,11 +184,11 @@ class Spending:
 
 @dataclass(slots=True)
 class Charge:
-    """A request's charge and the rate limit in its response.
+    """Whether a request is charged, and the rate limit that its response reports.
 
     Attributes:
         is_sent: False only if the request certainly never reached the service.
-        is_charged: Whether the service charges the request; None until there is a response.
+        is_charged: Whether the service charges for the request. None until a response arrives.
     """
 
     is_sent: bool = False
@@ -197,7 +197,7 @@ class Charge:
 
     @property
     def is_lost(self) -> bool:
-        """True if the service might have charged the request."""
+        """True if the service might have charged for a request without a response."""
         return self.is_sent and self.is_charged is None
 
     def response_begun(self, response: Response) -> None:
@@ -207,7 +207,7 @@ class Charge:
 
 
 def dollars(amount: float) -> Decimal:
-    """Convert dollars to an exact decimal, because a float such as 0.014 is not exact."""
+    """Convert dollars to an exact decimal. A float such as 0.014 is not exact."""
     return Decimal(str(amount))
 
 

@@ -1,8 +1,8 @@
 """Coverage URL lists: models, limits and requests. No I/O.
 
 An organization uploads named lists of product URLs. Once a day, Octogen joins each list with its
-catalogs and shares the result in BigQuery. The service normalizes URLs; compare normalized URLs to
-find out whether two are the same. All requests are free.
+catalogs and shares the result in BigQuery. The service normalizes URLs. To find out whether two
+URLs are the same, compare their normalized forms. All requests are free.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _Page = TypeVar("_Page", "CoverageUrlListPage", "CoverageUrlListUrlsPage")
 
 
 class CoverageUrlListBigQuery(ResponseModel):
-    """The BigQuery listing and dataset for a list, without project and location.
+    """The BigQuery listing and dataset for a URL list, but not their project and location.
 
     `last_exported_at` and `last_row_count` are None until the first daily export.
     """
@@ -65,9 +65,9 @@ class CoverageUrlListBigQuery(ResponseModel):
 class CoverageUrlList(ResponseModel):
     """A coverage URL list.
 
-    `status` is `provisioning` for about a minute, while `big_query` is None, and then `active`.
-    After a deletion it is `delete_pending` until the list is gone. The service might add other
-    statuses.
+    A new list has the status `provisioning` for about a minute. During this time, `big_query` is
+    None. The status is then `active`. After a deletion, it is `delete_pending` until the list is
+    gone. The service might add other statuses.
     """
 
     url_list_id: str = Field(min_length=1)
@@ -87,7 +87,7 @@ class CoverageUrlListPage(ResponseModel):
 
 
 class CoverageAcceptedUrl(ResponseModel):
-    """A URL as sent and as normalized by the service."""
+    """A URL as it was sent, and as the service normalized it."""
 
     url: str
     normalized_url: str
@@ -102,7 +102,7 @@ class CoverageRejectedUrl(ResponseModel):
 
 
 class CoverageUrlMutationResponse(ResponseModel):
-    """The result for each URL to add or remove."""
+    """The accepted and rejected URLs of a request to add or remove URLs."""
 
     accepted: list[CoverageAcceptedUrl]
     rejected: list[CoverageRejectedUrl]
@@ -111,7 +111,7 @@ class CoverageUrlMutationResponse(ResponseModel):
 
 
 class CoverageContainsResult(ResponseModel):
-    """Whether a URL is in the list; `added_at` is None if it is not."""
+    """Whether a URL is in the list. If it is not, `added_at` is None."""
 
     url: str
     normalized_url: str
@@ -120,13 +120,13 @@ class CoverageContainsResult(ResponseModel):
 
 
 class CoverageContainsResponse(ResponseModel):
-    """Whether each URL is in the list, in request order."""
+    """The result for each URL that was checked, in the order of the request."""
 
     results: list[CoverageContainsResult]
 
 
 class CoverageUrlListUrl(ResponseModel):
-    """A URL in a list, as added and as normalized by the service."""
+    """A URL in a list, as it was added and as the service normalized it."""
 
     url: str
     normalized_url: str
@@ -146,13 +146,13 @@ def checked_name(name: str, argument: str = "name") -> str:
     if not 1 <= len(name) <= MAX_NAME_CHARACTERS:
         raise ValueError(
             f"{argument} must have 1 to {MAX_NAME_CHARACTERS} characters, not counting surrounding "
-            f"whitespace, but has {len(name)}."
+            f"whitespace; got {len(name)} characters."
         )
     return name
 
 
 def read_pages(read: Callable[[str | None], _Page], subject: str) -> Iterator[_Page]:
-    """Read all pages by cursor; the first page is requested without one."""
+    """Read all pages. `read` is called with the cursor for each page, which is None for page 1."""
     cursors: set[str | None] = {None}
     cursor: str | None = None
     while True:
@@ -164,7 +164,7 @@ def read_pages(read: Callable[[str | None], _Page], subject: str) -> Iterator[_P
         if cursor in cursors:
             raise OctogenPagingError(
                 f"{subject}: page {len(cursors)} has the same next cursor as an earlier page, so "
-                "the pages loop. Run it again, and report it to Octogen if it persists."
+                "the pages loop. Try again, and report the problem to Octogen if it persists."
             )
         cursors.add(cursor)
 
@@ -200,7 +200,10 @@ def delete_url_list_flow(service: Service, url_list_id: str) -> Flow[CoverageUrl
 def add_urls_flow(
     service: Service, url_list_id: str, urls: Sequence[str]
 ) -> Flow[CoverageUrlMutationResponse]:
-    """Add URLs to a list; if they do not fit, get the list and report how many would fit."""
+    """Add URLs to a list.
+
+    If the URLs do not fit, the list is requested, so that the error can report how many would fit.
+    """
     path, body = f"{_path(url_list_id)}/urls", _urls_body(urls)
     subject = f"Adding to URL list {url_list_id!r}"
     try:
@@ -218,9 +221,9 @@ def add_urls_flow(
     left = max(0, MAX_LIST_URLS - url_list.url_count)
     explained = refused.with_message(
         f"URL list {url_list.name!r} ({url_list.url_list_id}) has "
-        f"{count(url_list.url_count, 'URL')} and room for {left:,} more. None of the request's "
-        f"{len(urls):,} URLs was added (409 {refused.code}). Add fewer, remove some first, or use "
-        "another list."
+        f"{count(url_list.url_count, 'URL')} and room for {left:,} more. None of the "
+        f"{len(urls):,} URLs in the request were added (409 {refused.code}). Add fewer URLs, "
+        "remove some URLs first, or use another list."
     )
     explained.urls_left = left
     raise explained
@@ -290,31 +293,31 @@ def _request(
 def _path(url_list_id: str) -> str:
     list_id = url_list_id.strip()
     if list_id in {"", ".", ".."}:  # HTTP clients drop these from the path
-        raise ValueError(f"url_list_id must be a list's id, such as cul_…, not {list_id!r}.")
+        raise ValueError(f"url_list_id must be a list's id, such as cul_…; got {list_id!r}.")
     return f"/{quote(list_id, safe='')}"
 
 
 def _page_query(cursor: str | None, limit: int | None) -> str:
     if limit is not None and not 1 <= limit <= MAX_PAGE_SIZE:
-        raise ValueError(f"limit must be from 1 to {MAX_PAGE_SIZE}, not {limit}.")
+        raise ValueError(f"limit must be between 1 and {MAX_PAGE_SIZE}; got {limit}.")
     query = {"cursor": cursor, "limit": limit}
     given = {name: value for name, value in query.items() if value is not None}
     return f"?{urlencode(given)}" if given else ""
 
 
 def _urls_body(urls: Sequence[str]) -> dict[str, Any]:
-    """Return a request body with URLs, whose syntax only the service validates."""
+    """Return a request body with the URLs. Only the service validates their syntax."""
     if isinstance(urls, str):
         raise ValueError("urls must be a list, not a string. Put the URL in a list.")
     if not 1 <= len(urls) <= MAX_URLS_PER_REQUEST:
         raise ValueError(
-            f"urls must contain 1 to {MAX_URLS_PER_REQUEST:,} URLs, not {len(urls):,}. Split more "
-            "into several requests."
+            f"urls must contain 1 to {MAX_URLS_PER_REQUEST:,} URLs; got {len(urls):,}. Split a "
+            "longer list into several requests."
         )
     for place, url in enumerate(urls):
         if len(url) > MAX_URL_CHARACTERS:
             raise ValueError(
-                f"urls[{place}] has {len(url):,} characters, but the service allows at most "
-                f"{MAX_URL_CHARACTERS:,}. Remove it. It begins with {url[:80]!r}."
+                f"The URL at urls[{place}] has {len(url):,} characters, but the service allows at "
+                f"most {MAX_URL_CHARACTERS:,}. Remove this URL, which begins with {url[:80]!r}."
             )
     return {"urls": list(urls)}

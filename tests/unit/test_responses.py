@@ -54,7 +54,7 @@ def refused(model: Any, body: Any) -> str:
     text = str(caught.value)
     assert text.startswith("The response failed: the service responded with 200 and ")
     assert text.endswith(
-        "(application/json, request r-5). Check base_url, or report it to Octogen."
+        "(application/json, request r-5). Check base_url, or report this to Octogen."
     )
     return text
 
@@ -92,10 +92,15 @@ class TestErrorOfAStatus:
             (422, "invalid_product_url", OctogenValidationError, "Pass the full URL"),
             (422, "unsafe_url", OctogenValidationError, "looks up public URLs only"),
             (429, "product_lookup_rate_limited", OctogenRateLimitError, "lookup rate limit"),
-            (502, "product_lookup_upstream_failed", OctogenShopError, "shop failed, not the"),
-            (503, "product_lookup_fallback_unavailable", OctogenShopError, "shop failed, not the"),
-            (504, "product_lookup_timed_out", OctogenShopError, "shop failed, not the"),
-            (504, "product_lookup_of_tomorrow", OctogenShopError, "shop failed, not the"),
+            (502, "product_lookup_upstream_failed", OctogenShopError, "shop caused this error"),
+            (
+                503,
+                "product_lookup_fallback_unavailable",
+                OctogenShopError,
+                "shop caused this error",
+            ),
+            (504, "product_lookup_timed_out", OctogenShopError, "shop caused this error"),
+            (504, "product_lookup_of_tomorrow", OctogenShopError, "shop caused this error"),
             (504, "gateway_timeout", OctogenServerError, "The service failed"),
             (500, "product_lookup_crashed", OctogenServerError, "The service failed"),
         ],

@@ -163,7 +163,7 @@ class TestOctogen:
                 "warning: ShopCatalogs lists 1 catalog with 250 products. Shop 'gone.example'",
             ),
             (ShopCatalogs(["gone.example"]), "failed: Shop 'gone.example'"),
-            (GrantedCatalogs(), "warning: The list of catalogs does not exist at"),
+            (GrantedCatalogs(), "warning: The list of catalogs is not available at"),
             (NamedCatalogs(["acme"]), "ok: 1 catalog from NamedCatalogs"),
         ],
         ids=str,

@@ -310,7 +310,7 @@ DEVIATIONS: list[tuple[str, str, Deviation]] = [
     ("time of indexing", "less than a minute", computed(this_minute)),
     ("time of indexing", "lists no catalogs", on("/domains", body(lambda _: {"host": HOST}))),
     ("counts by category", "231", on("/products/facet-counts", body(one_more_counted))),
-    ("Octogen", "must name a principal", on("/me", body(lambda _: {}))),
+    ("Octogen", "must contain a principal", on("/me", body(lambda _: {}))),
     ("rate limit", "principal is a number", on("/me", body(lambda me: {**me, "principal": 7}))),
     ("time of indexing", "catalogs.computedAt is a number", computed(lambda _: 7)),
     ("fields of a page", "does not match the documented models", each_item(currentPrice="cheap")),
@@ -743,9 +743,9 @@ DAMAGED = {
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--max-usd", "0"], "--max-usd must be above 0 dollars, not 0.0"),
-        (["--max-usd", "inf"], "--max-usd must be above 0 dollars, not inf"),
-        (["--max-usd", "nan"], "--max-usd must be above 0 dollars, not nan"),
+        (["--max-usd", "0"], "--max-usd must be greater than 0 dollars; got 0.0"),
+        (["--max-usd", "inf"], "--max-usd must be greater than 0 dollars; got inf"),
+        (["--max-usd", "nan"], "--max-usd must be greater than 0 dollars; got nan"),
         (["--host", " / "], "hosts contains '/', which is not a host"),
         (
             ["--compare", "nowhere.json"],

@@ -179,10 +179,14 @@ def test_an_older_service_lists_its_catalogs(run: Callable[..., Result]) -> None
 @pytest.mark.parametrize(
     ("arguments", "status", "text"),
     [
-        (["--catalog", "nosuch"], 2, "'nosuch' is not granted to this key. Granted: acme, zen."),
-        (["--facet", "gender=male"], 1, "counts whole catalogs only. Remove the filters."),
+        (
+            ["--catalog", "nosuch"],
+            2,
+            "'nosuch' is not granted to the API key. Granted catalogs: acme, zen.",
+        ),
+        (["--facet", "gender=male"], 1, "only whole catalogs can be counted. Remove the filters."),
         (["--price-min", "-1"], 2, "--price-min"),
-        (["--host", "acme.example"], 1, "does not support shops (404)"),
+        (["--host", "acme.example"], 1, "does not support shop lookups (404)"),
     ],
 )
 def test_what_cannot_be_estimated_says_why(
@@ -214,5 +218,5 @@ def test_a_facet_name_close_to_a_known_one_is_a_warning(run: Callable[..., Resul
         result = run(server, "--facet", "sex=female")
     assert result.exit_code == 0
     assert result.stderr.splitlines() == [
-        "Facet 'sex' filters by a product attribute of this name. Did you mean 'gender'?"
+        "Facet 'sex' filters by a product attribute with this name. Did you mean 'gender'?"
     ]

@@ -92,24 +92,24 @@ async def error_of(
     [
         (
             lambda client: client.create_coverage_url_list(" \n"),
-            "name must have 1 to 80.* has 0",
+            "name must have 1 to 80.* got 0 char",
         ),
-        (lambda client: client.create_coverage_url_list("x" * 81), "name must have .* has 81"),
-        (lambda client: client.list_coverage_url_lists(limit=0), "limit must be from 1 to 100"),
-        (lambda client: client.list_coverage_url_list_urls(ID, limit=101), "100, not 101"),
+        (lambda client: client.create_coverage_url_list("x" * 81), "name must have .* got 81"),
+        (lambda client: client.list_coverage_url_lists(limit=0), "limit must be between 1 and 100"),
+        (lambda client: client.list_coverage_url_list_urls(ID, limit=101), "100; got 101"),
         *(
             (functools.partial(CALLS[name], list_id=list_id), "id")
             for name in ("get", "delete", "add", "remove", "check", "urls")
             for list_id in ("", " ", ".", "..")
         ),
-        (lambda client: client.add_coverage_url_list_urls(ID, []), "1 to 1,000 URLs, not 0"),
+        (lambda client: client.add_coverage_url_list_urls(ID, []), "1 to 1,000 URLs; got 0"),
         (
             lambda client: client.remove_coverage_url_list_urls(ID, [URL] * 1001),
-            r"not 1,001\. Split more into several requests",
+            r"got 1,001\. Split a longer list",
         ),
         (
             lambda client: client.check_coverage_url_list_urls(ID, [URL, "é" * 2049]),
-            r"urls\[1\] has 2,049 characters, .* at most 2,048\. Remove it\. It begins with 'é",
+            r"urls\[1\] has 2,049 characters, .* at most 2,048\. .* which begins with 'é",
         ),
         (lambda client: client.add_coverage_url_list_urls(ID, URL), "must be a list, not a string"),
         (lambda client: client.add_coverage_url_list_urls(ID, ["\ud800"]), "surrogate"),
@@ -145,7 +145,7 @@ async def test_one_connection_deletes_and_reads_in_turn(transport: Transport) ->
 
 PERMANENT, PASSING = Persistence.PERMANENT, Persistence.PASSING
 CODES: list[tuple[int, str, type[OctogenUrlListError], Persistence, str]] = [
-    (404, "url_list_not_found", OctogenUrlListNotFoundError, PERMANENT, "no such list"),
+    (404, "url_list_not_found", OctogenUrlListNotFoundError, PERMANENT, "no list with this id"),
     (409, "url_list_deleting", OctogenUrlListError, PERMANENT, "Create a new one"),
     (409, "url_list_migrating", OctogenUrlListUnavailableError, PASSING, "in a few minutes"),
     (409, "url_list_name_conflict", OctogenUrlListNameConflictError, PERMANENT, "another name"),
@@ -244,9 +244,9 @@ class TestCapacity:
         assert [each.method for each in server.received] == ["POST", "GET"]
         assert isinstance(error, OctogenUrlListCapacityError)
         assert str(error) == (
-            "URL list 'q3' (cul_1) has 99,500 URLs and room for 500 more. None of the request's "
-            "700 URLs was added (409 list_url_capacity_exceeded). Add fewer, remove some first, or "
-            "use another list."
+            "URL list 'q3' (cul_1) has 99,500 URLs and room for 500 more. None of the 700 URLs "
+            "in the request were added (409 list_url_capacity_exceeded). Add fewer URLs, "
+            "remove some URLs first, or use another list."
         )
         copy = pickle.loads(pickle.dumps(error))
         assert (copy.urls_left, str(copy), copy.code) == (500, str(error), error.code)

@@ -64,7 +64,9 @@ def test_pages_that_never_end_are_an_error(nothing_new: list[str]) -> None:
     def answer(body: dict[str, Any]) -> dict[str, Any]:
         return page(nothing_new if "cursor" in body else ["p0", "p1", "p2"], f"c{next(numbers)}")
 
-    with pytest.raises(OctogenPagingError, match=r"pages in a row, up to page \d+, had no new"):
+    with pytest.raises(
+        OctogenPagingError, match=r"consecutive pages, up to page \d+, contained no new"
+    ):
         read(answer)
     assert next(numbers) < 40
 
@@ -163,7 +165,7 @@ def test_a_catalog_that_is_indexed_again_while_it_is_read_keeps_the_snapshot_bef
         service.change = index_again
         message = failure(run())
     assert "Catalog 'acme' was indexed again while it was being read (lastIndexedAt: " in message
-    assert "Nothing was published. Run it again" in message
+    assert "Nothing was published. Try again" in message
     assert (tmp_path / "products.parquet").read_bytes() == before
 
 

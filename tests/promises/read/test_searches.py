@@ -138,7 +138,7 @@ def test_what_is_not_set_is_not_sent_and_zero_is(
 @pytest.mark.parametrize(
     ("search", "named"),
     [
-        ({"price_min": 2, "price_max": 1}, "price_min 2.0 is above price_max 1.0"),
+        ({"price_min": 2, "price_max": 1}, "price_min 2.0 is greater than price_max 1.0"),
         ({"facets": [{"name": "fit", "values": ["slim", " "]}]}, "facets.0.values.1"),
         ({"facets": [{"name": "gender", "values": ["mens"]}]}, "gender has no value 'mens'"),
         ({"catalogs": ["b", "a", "b", "a", "c"]}, "catalogs contains a, b more than once"),
