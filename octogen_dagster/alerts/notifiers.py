@@ -150,7 +150,7 @@ class EmailNotifier(_Notifier):
         default=587, description="The mail server's port. Port 465 uses implicit TLS."
     )
     smtp_user: str | None = Field(
-        default=None, description="The user name for the login; None for no login."
+        default=None, description="The user name for the login. Defaults to no login."
     )
     email_password: str | None = Field(
         default=None, repr=False, description="The password, as a dagster.EnvVar."

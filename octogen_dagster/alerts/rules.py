@@ -413,9 +413,9 @@ class Undercut(PriceListRule):
     neither trigger nor reset the rule.
 
     Attributes:
-        percent: Minimum difference, as a percentage of your price; 0 for any difference.
-        by: `cheapest` for one event per SKU, when the first competitor undercuts you; `any` for one
-            event per competitor page.
+        percent: Minimum difference, as a percentage of your price. With 0, any difference counts.
+        by: `cheapest` reports one event per SKU, when the first competitor undercuts you. `any`
+            reports one event per competitor page.
     """
 
     happened = "below your price"

@@ -309,8 +309,8 @@ def _with_templates(part: Any) -> Any:
     """
     if isinstance(part, list):
         return [_with_templates(each) for each in part]
-    if isinstance(part, str):  # resources describe variables in Python terms
-        return part.replace("a dagster.EnvVar", '"{{ env.NAME }}"')
+    if isinstance(part, str):  # resources describe variables and None in Python terms
+        return part.replace("a dagster.EnvVar", '"{{ env.NAME }}"').replace("None ", "`null` ")
     if not isinstance(part, Mapping):
         return part
     new = _without_union({name: _with_templates(value) for name, value in part.items()})

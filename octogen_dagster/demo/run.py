@@ -265,7 +265,7 @@ class Demo:
         self._say("The demo keeps running until you press Ctrl-C.")
 
     def _done_since(self, began: float) -> Iterator[bool]:
-        """Yield True or False for each asset: whether it has been materialized on this day."""
+        """Yield True for each asset that has been materialized on this day, otherwise False."""
         for partition in self._partitions:
             yield self._made_at(_PRODUCTS, partition) > began
             for name, followed in self._followed.items():

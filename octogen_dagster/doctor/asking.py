@@ -74,7 +74,7 @@ class Question(NamedTuple):
         except OctogenBudgetError:
             lost = service.service.spending.possibly_charged_usd
             why = f" ({usd(lost)} might be charged for lost responses)" if lost else ""
-            text = f"its cost would exceed --max-usd{why}. Raise the limit."
+            text = f"the cost would exceed --max-usd{why}. Raise the limit."
             yield Finding(self.subject, "skipped", text)
         except (*_BLOCKING, OctogenConnectionError) as error:
             code = getattr(error, "status_code", None)
@@ -117,7 +117,7 @@ def planned(questions: Sequence[Question], service: Service, prices: Prices) -> 
             walk, pages, lookups = question.charged(service)
         except Exception as error:
             is_known = isinstance(error, NotAskedError)
-            reason = str(error) if is_known else "a response that it requires did not arrive."
+            reason = str(error) if is_known else "a required response did not arrive."
             yield Planned(question, Decimal(0), reason)
             continue
         pages += max(0, walk - walked)

@@ -75,7 +75,7 @@ def _rate_limit(service: Service) -> Seen:
     names = ("x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset")
     values = [response.headers.get(name) for name in names]
     if values == [None] * 3 and service.me is not None and service.me.rate_limit is None:
-        return Seen(True, "/me reports that rate limiting is off, so there are no headers.")
+        return Seen(True, "rate limiting is off, so there are no rate limit headers.")
     if not all(value and value.isascii() and value.isdigit() for value in values):
         missing = ", ".join(n for n, v in zip(names, values, strict=True) if not v)
         return Seen(False, f"headers missing: {missing}." if missing else f"headers: {values}.")
@@ -340,7 +340,7 @@ def _as_written(service: Service) -> Seen:
 
 
 def _pages_of_split(service: Service) -> int:
-    """Return the maximum number of pages in two parts of a catalog, with two partial pages."""
+    """Return the maximum number of pages for a catalog that is read in two parts."""
     try:
         return 1 + _pages_of_catalog(service)
     except NotAskedError:
@@ -405,7 +405,10 @@ def _without_a_key(service: Service) -> Seen:
             return Seen(False, "status 200 without a search page.", str(error))
         return Seen(True, "a search without a key is allowed as a trial (200).")
     if status == httpx.codes.TOO_MANY_REQUESTS:
-        return Seen(True, "the trial allows searches without a key, but today's are used up (429).")
+        return Seen(
+            True,
+            "searches without a key are allowed as a trial, but today's limit is reached (429).",
+        )
     is_rejected = status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
     said = f"a search without a key is rejected ({status})." if is_rejected else f"status {status}."
     return Seen(is_rejected, said)
@@ -424,7 +427,7 @@ def _url_lists(service: Service) -> Seen:
 
 def _charged_later(service: Service) -> Charged:
     if not service.before:
-        raise NotAskedError("it requires an earlier report. Pass --compare.")
+        raise NotAskedError("this question requires an earlier report. Pass --compare.")
     return Charged(walk=1)
 
 

@@ -43,7 +43,7 @@ QUESTION_TIMEOUT = 30.0
 
 Requests time out earlier, so that their errors are reported.
 """
-_NO_SHOP = "it requires a shop. Pass --host."
+_NO_SHOP = "this question requires a shop. Pass --host."
 _Value = TypeVar("_Value")
 _MODELS: dict[str, Any] = {
     "/me": MeResponse,
@@ -63,7 +63,7 @@ class NotAskedError(Exception):
 
 
 class Evidence(TypedDict):
-    """Data from a run's responses, with which a later run compares its responses.
+    """Data from a run's responses, for comparison with a later run.
 
     It contains hashes instead of catalog or product names.
     """
@@ -143,7 +143,9 @@ class Service:
                 self._failures[name] = error
         if failure := self._failures.get(name):
             if failure in self.reported:
-                raise NotAskedError(f"it requires {name}, but this request failed.")
+                raise NotAskedError(
+                    f"this question requires {name}, but the request for it failed."
+                )
             self.reported.add(failure)
             raise failure
         found: _Value = self._found[name]
@@ -202,7 +204,7 @@ class Service:
 
     def require_current(self) -> None:
         if self.generation == "seed":
-            raise NotAskedError("it requires the current API contract.")
+            raise NotAskedError("this question requires the current API contract.")
 
     def catalogs(self) -> Sequence[CatalogState]:
         """Return the catalogs. Only the first call requests the list from the service."""
@@ -265,7 +267,7 @@ class Service:
         return [item for page in self.walk(1) for item in page.items]
 
     def evidence(self) -> Evidence | None:
-        """Return data with which a later run can compare, or None if no page was read."""
+        """Return the data for comparison with a later run, or None if no page was read."""
         if not self.pages:
             return None
         rows = [item.model_dump_json() for item in self.pages[0].items]

@@ -211,7 +211,7 @@ def _subscriber_findings(octogen: OctogenMCP, project: str | None, principal: st
     if not mine:
         advice = (
             "Run `octogen-dagster bq autosubscribe --apply`, or materialize the linked-datasets "
-            "asset, built with control_plane=True."
+            "asset with control_plane=True."
         )
         yield Finding(subject, "warning", f"{name} is not registered.", advice)
     elif not any(each.is_enabled for each in mine):

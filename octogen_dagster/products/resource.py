@@ -101,9 +101,9 @@ class OctogenResource(NamedSettings, dg.ConfigurableResource[Any], _Operations):
     api_key: str | None = Field(
         default=None,
         repr=False,
-        description="API key as a dagster.EnvVar; Dagster shows a literal key in its UI. Defaults "
-        "to STOREROUTER_API_KEY, then OCTOGEN_PLATFORM_API_KEY, then OCTO_API_KEY, in the process "
-        "that runs the step.",
+        description="API key. Pass it as a dagster.EnvVar, because Dagster shows literal keys in "
+        "its UI. Defaults to STOREROUTER_API_KEY, then OCTOGEN_PLATFORM_API_KEY, then "
+        "OCTO_API_KEY, in the process that runs the step.",
     )
     host: str | None = Field(
         default=None,
@@ -143,31 +143,31 @@ class OctogenResource(NamedSettings, dg.ConfigurableResource[Any], _Operations):
         default=SEARCH_PAGE_USD,
         ge=0,
         allow_inf_nan=False,
-        description="Price per search page in US dollars; 0 hides costs.",
+        description="Price per search page in US dollars. With 0, costs are not shown.",
     )
     lookup_usd: float = Field(
         default=LOOKUP_USD,
         ge=0,
         allow_inf_nan=False,
-        description="Price per lookup in US dollars; 0 hides costs.",
+        description="Price per lookup in US dollars. With 0, costs are not shown.",
     )
     budget_usd: float | None = Field(
         default=None,
         gt=0,
         allow_inf_nan=False,
-        description="Spending limit for a run in US dollars; unlimited by default. A run fails "
-        "before the request that would exceed it, and a run with a larger budget resumes from the "
-        "saved pages. Requests whose response is lost count, because they might be charged. "
-        "Snapshots in separate processes share the budget through the run tags "
+        description="Spending limit for a run, in US dollars. Defaults to no limit. A run fails "
+        "before a request that would exceed the limit, and a run with a higher limit resumes from "
+        "the saved pages. Requests whose response was lost count, because they might be charged. "
+        "Snapshot steps in separate processes share the limit through the run tags "
         "octogen/spent_usd.<step> and octogen/possibly_charged_usd.<step>. Re-executions inherit "
-        "these tags. Other requests count only in their own process.",
+        "these tags. Other requests count only in the process that sends them.",
     )
     max_extra_pages_percent: float = Field(
         default=MAX_EXTRA_PAGES_PERCENT,
         ge=0,
         le=100,
-        description="Maximum additional pages for reading a large catalog in parallel parts, as a "
-        "percentage of its pages; 0 reads each catalog sequentially.",
+        description="Maximum number of additional pages for reading a large catalog in parallel "
+        "parts, as a percentage of the catalog's pages. With 0, each catalog is read sequentially.",
     )
     _spending: Spending = PrivateAttr()
 

@@ -57,7 +57,7 @@ class BigQueryTables(TableDestination):
     max_bytes_billed: int | None = Field(
         default=100_000_000_000,
         gt=0,
-        description="Maximum bytes billed for a script or query; None for no limit.",
+        description="Maximum bytes billed for a script or query. None removes the limit.",
     )
 
     @property

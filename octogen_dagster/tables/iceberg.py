@@ -46,7 +46,7 @@ class IcebergTables(TableDestination):
         default_factory=dict,
         repr=False,
         description="pyiceberg properties for the catalog and the file storage, such as uri. Pass "
-        "secrets as dagster.EnvVar.",
+        "each secret as a dagster.EnvVar.",
     )
 
     _refuse_secrets = field_validator("properties")(refuse_written_secrets)

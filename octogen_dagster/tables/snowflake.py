@@ -61,7 +61,7 @@ class SnowflakeTables(TableDestination):
     driver_options: dict[str, str] = Field(
         default_factory=dict,
         repr=False,
-        description="Additional ADBC driver options by name. Pass secrets as dagster.EnvVar.",
+        description="Additional ADBC driver options by name. Pass each secret as a dagster.EnvVar.",
     )
 
     _refuse_secrets = field_validator("driver_options")(refuse_written_secrets)

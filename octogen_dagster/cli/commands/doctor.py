@@ -209,7 +209,7 @@ def _resources(
 def _answers(
     service: Service, spending: Spending, *, yes: bool, as_json: bool
 ) -> Iterator[Finding]:
-    """Print the questions and their maximum cost. After confirmation, ask them."""
+    """Print the questions and their maximum cost. After confirmation, send the requests."""
     from octogen_dagster.doctor.asking import ask, planned
     from octogen_dagster.doctor.findings import Finding
     from octogen_dagster.doctor.questions import QUESTIONS

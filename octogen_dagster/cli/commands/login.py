@@ -170,7 +170,7 @@ def login(
 
 @contextmanager
 def _advising(redirect_uri: str) -> Iterator[None]:
-    """Suggest another port if the port is in use, or no login if an access token is set."""
+    """Add a suggestion to errors, such as another port if the port is in use."""
     try:
         yield
     except OSError as error:
