@@ -40,7 +40,7 @@ def test_json_schema_has_each_field_of_a_rule_with_its_description(rule: type[Al
 
 @RULES
 def test_documentation_lists_each_rule(rule: type[AlertRule]) -> None:
-    assert f"| `{rule.__name__}`" in (DOCS / "alerts.md").read_text()
+    assert f"* `{rule.__name__}`" in (DOCS / "alerts.md").read_text()
 
 
 @pytest.mark.parametrize("name", dir(alerts))
