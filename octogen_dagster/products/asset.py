@@ -244,8 +244,9 @@ class _PartitionRead:
                 named += f" and {len(keys) - _MAX_NAMED_CATALOGS:,} more"
             raise self._withdrawn(
                 missing[0],
-                f"Catalog {missing[0]!r} is not granted to this key. Granted: {printable(named)}. "
-                "Ask Octogen for access or correct the partition key or the search.",
+                f"Catalog {missing[0]!r} is not granted to the API key. Granted catalogs: "
+                f"{printable(named)}. Ask Octogen for access, or correct the partition key or the "
+                "search.",
             )
         self._run.context.log.info(
             f"{source!r} does not list catalog {missing[0]!r}. Requesting it anyway."

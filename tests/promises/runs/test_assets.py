@@ -222,8 +222,8 @@ def test_an_unknown_catalog_fails_with_the_granted_ones_and_is_not_retried(
         failure(result)
         .strip()
         .endswith(
-            "Catalog 'farfetch' is not granted to this key. Granted: northpeak, strada. Ask "
-            "Octogen for access or correct the partition key or the search."
+            "Catalog 'farfetch' is not granted to the API key. Granted catalogs: northpeak, "
+            "strada. Ask Octogen for access, or correct the partition key or the search."
         )
     )
     assert [request.path for request in shops.requests] == ["/catalogs"]
