@@ -107,7 +107,7 @@ def _do(work: Callable[[], _Result], future: Future[_Result]) -> None:
     try:
         future.set_result(work())
     except BaseException as error:
-        # Pass on BaseExceptions too; otherwise a waiting caller would wait forever.
+        # Pass on BaseExceptions too, because the caller would otherwise wait forever.
         future.set_exception(error)
 
 

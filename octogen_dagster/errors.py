@@ -378,7 +378,7 @@ class OctogenUrlListCapacityError(OctogenUrlListError):
     """409 `list_url_capacity_exceeded`: the URLs do not fit into the list. No URL was added.
 
     Attributes:
-        urls_left: Number of URLs that still fit into the list; None if unknown.
+        urls_left: Number of URLs that still fit into the list, or None if it is unknown.
     """
 
     urls_left: int | None = None

@@ -85,7 +85,7 @@ class _ListedCatalog(MerchantCatalogSummary):
 
 
 def parsed_catalog_list(response: Response, subject: str) -> CatalogList:
-    """Parse the body of `GET /catalogs`; error messages begin with `subject`."""
+    """Parse the body of `GET /catalogs`. Error messages begin with `subject`."""
     try:
         states = _STATES.decode(response.content)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -138,7 +138,7 @@ def catalogs_of_shop(shop: DomainCoverageResponse, host: str) -> CatalogList:
 
 
 def _time(catalog: str, field: str, value: Any, warnings: list[str]) -> datetime | None:
-    """Parse a time as UTC; add a warning and return None if it is malformed."""
+    """Parse a time as UTC. If the time is malformed, add a warning and return None."""
     if value is None:
         return None
     try:

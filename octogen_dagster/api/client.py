@@ -322,7 +322,7 @@ class OctogenClient:
         """Read one page of the organization's coverage URL lists, newest first.
 
         Args:
-            cursor: The previous page's `next_cursor`; None for the first page.
+            cursor: The previous page's `next_cursor`, or None for the first page.
             limit: Lists per page, from 1 to 100. The service's default is 50.
 
         Raises:
@@ -418,7 +418,7 @@ class OctogenClient:
 
         Args:
             url_list_id: The list's id.
-            cursor: The previous page's `next_cursor`; None for the first page.
+            cursor: The previous page's `next_cursor`, or None for the first page.
             limit: URLs per page, from 1 to 100. The service's default is 50.
 
         Raises:

@@ -75,7 +75,7 @@ class InFlight:
     def leave(self, turn: Turn, *, refused: bool, succeeded: bool) -> None:
         """Record that a request ended.
 
-        `refused` is true if the service rejected the request because of too many concurrent ones.
+        `refused` is true if the service rejected the request because too many were in flight.
         """
         with self._lock:
             at_once = max(turn.in_flight, self._in_flight)
@@ -87,8 +87,9 @@ class InFlight:
                 if self._successes >= self.SUCCESSES_PER_STEP:
                     self._successes = 0
                     self.limit = min(self.limit + 1, self._most)
-            # Requests in flight together are rejected together, which counts once. The same goes
-            # for a request sent while others from before the halving were still in flight.
+            # Requests in flight together are rejected together. Such rejections halve the limit
+            # once. This includes a request that was sent while others from before the halving were
+            # still in flight.
             elif refused and not (is_before_halving or turn.is_late):
                 # Halving a limit far above the requests in flight would have no effect.
                 self.limit = max(1, min(self.limit, at_once) // 2)

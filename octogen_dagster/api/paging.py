@@ -208,7 +208,7 @@ class PageTracker:
             raise self._restarted(f"page {self.pages}")
         if self.pages == 2:
             self._second_uuids = frozenset(page.uuids)
-        # A legitimate repeat of page 1 is a single page; after a restart, page 2 repeats too.
+        # A legitimate repeat of page 1 is a single page. After a restart, page 2 is repeated too.
         elif (
             self._repeats_first == self.pages - 1
             and len(self._second_uuids) >= _MIN_SECOND_PAGE

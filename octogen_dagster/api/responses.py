@@ -69,7 +69,7 @@ _URL_LIST_ERRORS: Mapping[str, tuple[type[OctogenUrlListError], str]] = {
     ),
     "url_list_deleting": (
         OctogenUrlListError,
-        "The list is being deleted, which cannot be undone. Create a new one.",
+        "The list is being deleted, which cannot be undone. Create a new list.",
     ),
     "url_list_migrating": (
         OctogenUrlListUnavailableError,
@@ -137,7 +137,7 @@ def _adapter(model: Any) -> TypeAdapter[Any]:
 
 
 def error_from_response(response: Response, subject: str) -> OctogenAPIError:
-    """Create the error for a response without a 2xx status; its message begins with `subject`."""
+    """Create the error for a response with a non-2xx status. The message begins with `subject`."""
     detail = _detail(response)
     is_url_list = response.request is not None and URL_LISTS in response.request.url
     url_list_error = _URL_LIST_ERRORS.get(error_code(detail)) if is_url_list else None
