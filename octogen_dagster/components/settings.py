@@ -159,7 +159,8 @@ class CheckSettings(YamlModel):
     max_age: Duration | None = Field(default="2 days", validate_default=True)
     """Maximum age of a catalog's latest snapshot for the check `fresh`, such as `36 hours`."""
     max_rows_change_percent: float | None = 30
-    """Maximum change in the row count, as a percentage of the median in the previous snapshots."""
+    """Maximum change in the row count, as a percentage of the median row count in recent snapshots.
+    """
     max_null_percent: dict[str, float] | None = Field(
         default={"product_url": 0.0, "title": 20.0, "current_price": 20.0}
     )
@@ -274,8 +275,8 @@ class SearchSettings(AssetSettings):
     schedule: Schedule = None
     """The schedule: a mapping, or a string for `cron_schedule`."""
     changes: Asset = None
-    """Products that appeared, disappeared or changed. The table is replaced only by snapshots that
-    contain changes. Also adds a `history`."""
+    """Products that appeared, disappeared or changed, from the latest snapshot in which anything
+    changed. Also adds a `history`."""
     details: Annotated[DetailsSettings | None, switch(DetailsSettings)] = None
     """Full details for each product. Octogen charges for each lookup."""
     brands: Asset = None
