@@ -418,7 +418,7 @@ def test_an_export_that_is_old_or_missing_is_a_warning(run: Run, lists: Lists) -
     checks = run(export={"max_age": timedelta(days=1)}).get_asset_check_evaluations()
     (fresh,) = [each for each in checks if each.asset_key.path == ["q3_export"]]
     assert not fresh.passed
-    assert "not exported yet" in (fresh.description or "")
+    assert "not been exported yet" in (fresh.description or "")
 
 
 @pytest.mark.slow
