@@ -146,7 +146,7 @@ async def test_one_connection_deletes_and_reads_in_turn(transport: Transport) ->
 PERMANENT, PASSING = Persistence.PERMANENT, Persistence.PASSING
 CODES: list[tuple[int, str, type[OctogenUrlListError], Persistence, str]] = [
     (404, "url_list_not_found", OctogenUrlListNotFoundError, PERMANENT, "no list with this id"),
-    (409, "url_list_deleting", OctogenUrlListError, PERMANENT, "Create a new one"),
+    (409, "url_list_deleting", OctogenUrlListError, PERMANENT, "Create a new list"),
     (409, "url_list_migrating", OctogenUrlListUnavailableError, PASSING, "in a few minutes"),
     (409, "url_list_name_conflict", OctogenUrlListNameConflictError, PERMANENT, "another name"),
     (409, "url_list_limit_exceeded", OctogenUrlListError, PERMANENT, "delete one"),
