@@ -476,7 +476,7 @@ def test_no_token_is_in_the_events_of_a_run_or_in_a_pickle(
         return "\n".join(map(repr, instance.all_logs(result.run_id)))
 
     shared = events()
-    assert "Failure: Listing projects/octo/" in shared  # the login works
+    assert "listing projects/octo/" in shared  # the login works
     server.fail("token", http(400, {"error": "invalid_grant"}))
     refused = events()
     assert "Run `octogen-dagster login`" in refused
