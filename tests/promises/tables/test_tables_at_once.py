@@ -101,7 +101,8 @@ def test_a_killed_load_leaves_the_old_or_the_new_rows_and_its_retry_the_new_ones
             found = warehouse.rows("products")
             rows = [row for row in found if row["partition"] == "acme"]
             assert_same_rows(rows, new if len(rows) == len(new) else old)
-            project.load("acme")
+            loaded = project.load_metadata("acme")
+            assert loaded["dagster/partition_row_count"] == len(new), (number, loaded)
             assert_same_rows(warehouse.rows("products"), [*other, *new])
     assert {number for number, _ in seen} <= {OLD, NEW}
 
