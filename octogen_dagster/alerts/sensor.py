@@ -9,7 +9,7 @@ import polars as pl
 from octogen_dagster.alerts.asset import ALERT_RULES
 from octogen_dagster.alerts.events import ALERTS_SCHEMA
 from octogen_dagster.assets.definition import require_asset
-from octogen_dagster.assets.latest import latest_ids
+from octogen_dagster.assets.latest import latest_ids_or_id
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
 from octogen_dagster.snapshots.partitions import SnapshotKeys
@@ -79,7 +79,9 @@ def build_alert_sensor(
         seen = int(context.cursor or 0)
         # Read the ids before the files. A later materialization then has a larger id, so the next
         # tick processes it.
-        ids = _last_materializations(context.instance, alerts)
+        ids = latest_ids_or_id(
+            context.instance, alerts.key, partitioned=alerts.partitions_def is not None
+        )
         updated = [partition for partition, event in ids.items() if event > seen]
         if not updated:
             return dg.SkipReason("The alerts have not been materialized since the last tick.")
@@ -111,19 +113,6 @@ def _store_of(manager: Any, asset: dg.AssetKey) -> Store:
         f"{asset.to_user_string()} uses the IO manager {type(manager).__name__}, but alert sensors "
         "read Parquet snapshots. Store the alerts with a ParquetSnapshotIOManager."
     )
-
-
-def _last_materializations(
-    instance: dg.DagsterInstance, alerts: dg.AssetsDefinition
-) -> dict[str | None, int]:
-    """Map each partition to the storage id of its latest materialization.
-
-    If the asset has no partitions, the only key is None.
-    """
-    if alerts.partitions_def is not None:
-        return dict[str | None, int](latest_ids(instance, alerts.key).items())
-    records = instance.fetch_materializations(alerts.key, limit=1).records
-    return {None: records[0].storage_id} if records else {}
 
 
 def _with_file(file: str, alerts: pl.LazyFrame) -> pl.LazyFrame:

@@ -24,6 +24,19 @@ def latest_ids(
     return ids
 
 
+def latest_ids_or_id(
+    instance: dg.DagsterInstance, asset: dg.AssetKey, *, partitioned: bool
+) -> dict[str | None, int]:
+    """Return the storage ID of each partition's latest materialization.
+
+    If the asset has no partitions, the only key is None.
+    """
+    if partitioned:
+        return dict[str | None, int](latest_ids(instance, asset).items())
+    records = instance.fetch_materializations(asset, limit=1).records
+    return {None: records[0].storage_id} if records else {}
+
+
 def indexed_again(
     asset: dg.AssetKey, partition: str, data_version: str, version: str
 ) -> dg.AssetObservation:

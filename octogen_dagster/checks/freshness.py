@@ -8,7 +8,7 @@ import dagster as dg
 import polars as pl
 
 from octogen_dagster.assets.definition import FRESH, Metadata, hours
-from octogen_dagster.assets.latest import latest_ids
+from octogen_dagster.assets.latest import latest_ids_or_id
 from octogen_dagster.errors import OctogenError
 from octogen_dagster.frames.markdown import markdown_table
 from octogen_dagster.snapshots.partitions import PartitionLayout, keys_by_catalog
@@ -163,7 +163,9 @@ def _newest(
     cutoff_id = old[0].storage_id if old else 0
     newest: dict[Part, int] = dict.fromkeys(_parts(instance, partitions), 0)
     current = set[Part]()
-    for partition, storage_id in _last_ids(instance, asset, partitions).items():
+    is_partitioned = not (partitions.catalogs is None and partitions.times is None)
+    ids = latest_ids_or_id(instance, asset, partitioned=is_partitioned)
+    for partition, storage_id in ids.items():
         part = None if partition is None else partitions.catalog_key(partition)
         if part not in newest:  # the partition was deleted
             continue
@@ -230,19 +232,6 @@ def _parts(instance: dg.DagsterInstance, partitions: PartitionLayout) -> Iterabl
     if partitions.catalogs is None:
         return [None]
     return partitions.catalogs.get_partition_keys(dynamic_partitions_store=instance)
-
-
-def _last_ids(
-    instance: dg.DagsterInstance, asset: dg.AssetKey, partitions: PartitionLayout
-) -> Mapping[Part, int]:
-    """Map each partition to the storage id of its latest materialization.
-
-    If the asset has no partitions, the only key is None.
-    """
-    if partitions.catalogs is None and partitions.times is None:
-        records = instance.fetch_materializations(asset, limit=1).records
-        return dict.fromkeys([None], records[0].storage_id) if records else {}
-    return dict(latest_ids(instance, asset).items())
 
 
 def _listed(
