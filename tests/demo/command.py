@@ -70,9 +70,9 @@ def running_ui(
                 printed += line
                 if line.startswith(f"  {url}"):
                     pages.append(line.split()[0])
-                if "Ctrl-C ends it" in line:
+                if "Ctrl-C" in line:
                     break
-            assert "Ctrl-C ends it" in printed, printed
+            assert "Ctrl-C" in printed, printed
             yield process, url, pages, printed
         finally:
             process.kill()
