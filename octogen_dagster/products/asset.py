@@ -153,7 +153,7 @@ def _check_partitions(name: str, partitions: PartitionLayout, search: ProductSea
 
 
 def _configured_search(run: SnapshotRun[CatalogService]) -> tuple[ProductSearch, bool]:
-    """Return the run configuration's search, and True if the run accepts a smaller snapshot."""
+    """Return the search and the `accept_shrinking` setting from the run configuration."""
     config = dict(run.context.op_execution_context.op_config)
     accepts_shrinking = config.pop(ACCEPT_SHRINKING)
     try:
@@ -181,7 +181,7 @@ class _PartitionRead:
     """Prepares the read for one partition, or for an asset without partitions."""
 
     requests = 0
-    """Number of requests that listed the catalogs. All partitions in a run share the list."""
+    """Number of requests sent to list the catalogs. All partitions in a run share the list."""
 
     def __init__(
         self,
@@ -208,9 +208,9 @@ class _PartitionRead:
         return self.search.catalogs[0] if len(self.search.catalogs) == 1 else None
 
     def data_version(self, catalogs: Iterable[CatalogState]) -> dg.DataVersion | None:
-        """Return the version of the search's only catalog, according to a list of catalogs.
+        """Return the catalog's version, or None for a search with several catalogs.
 
-        The list was requested before the read, so that the sensor notices if the catalog is
+        `catalogs` was listed before the read, so that the sensor notices if the catalog is
         re-indexed during the run.
         """
         versions = {state.catalog: state.version for state in catalogs}
@@ -279,7 +279,10 @@ class _PartitionRead:
 
 
 def _ignore_catalogs_assets(asset_arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Change the automation condition to ignore catalogs assets, which only add partitions."""
+    """Make the automation condition ignore the catalogs assets in `deps`.
+
+    A new list of catalogs adds partitions, but does not require new snapshots.
+    """
     lists = [
         key
         for dep in asset_arguments.get("deps") or ()
@@ -315,16 +318,17 @@ def _advice_on_partition(catalogs: dg.PartitionsDefinition[Any] | None, key: str
     if not isinstance(catalogs, dg.DynamicPartitionsDefinition):
         return ""
     return (
-        ' If the partition key is mistyped, delete the partition with "Delete partitions" on the '
-        "asset's page, or with "
-        f"DagsterInstance.get().delete_dynamic_partition({catalogs.name!r}, {key!r}). Dagster then "
-        "cannot show the Automation tab for downstream assets until you add the key again. If you "
-        "keep the partition, schedules continue to request it, but sensors never do."
+        ' If the partition key is mistyped, delete the partition: click "Delete partitions" on the '
+        "asset's page, or call "
+        f"DagsterInstance.get().delete_dynamic_partition({catalogs.name!r}, {key!r}). After the "
+        "deletion, Dagster cannot show the Automation tab for downstream assets until you add the "
+        "partition again. Schedules request the partition until you delete it, but sensors never "
+        "request it."
     )
 
 
 def search_config(search: ProductSearch, *, catalogs: bool = True) -> dict[str, dg.Field]:
-    """Build a search's run configuration, with its values as defaults."""
+    """Return run configuration fields whose defaults are the values in `search`."""
     values = search.model_dump(mode="json")
     return {
         name: dg.Field(

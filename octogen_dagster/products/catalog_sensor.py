@@ -136,9 +136,9 @@ def build_catalog_sensor(
 def _require_products(asset: dg.AssetsDefinition) -> None:
     if SEARCH not in asset.metadata_by_key[asset.key]:
         raise ValueError(
-            f"Asset {asset.key.to_user_string()!r} was not built by build_products_asset. "
-            "Its snapshots do not use the catalog's index time as their data version, so the "
-            "sensor would request it repeatedly. Use a schedule instead."
+            f"Asset {asset.key.to_user_string()!r} was not built by build_products_asset, so its "
+            "data versions are not index times. The sensor would request the same catalogs "
+            "repeatedly. Use a schedule instead."
         )
 
 
@@ -157,7 +157,7 @@ def _wanted(
 def _latest_versions(
     context: dg.SensorEvaluationContext, asset: dg.AssetKey, partitions: PartitionLayout
 ) -> tuple[Mapping[str, str], str | None]:
-    """Return the version of each catalog's latest snapshot, and the sensor's new cursor."""
+    """Return a pair: the latest snapshot version by catalog, and the sensor's new cursor."""
     if partitions.times is None:
         return latest_versions(context.instance, asset), None
     cached = _CachedVersions.load(context.cursor)
@@ -166,7 +166,7 @@ def _latest_versions(
 
 
 def service_of_a_tick(octogen: OctogenResource) -> CatalogService:
-    """Return the resource's service with deadlines that end before the tick times out."""
+    """Return the resource's service with shorter deadlines, so that the tick does not time out."""
     service = octogen.service()
     deadline = min(service.retry.deadline, LISTING_TIMEOUT)
     retry = dataclasses.replace(service.retry, deadline=deadline)
@@ -214,7 +214,7 @@ class _CachedVersions(msgspec.Struct):
     def _events(
         self, instance: dg.DagsterInstance, asset: dg.AssetKey
     ) -> dict[int, tuple[str, str]]:
-        """Return each new materialization's partition and version, by event id."""
+        """Return the partition and version for each new materialization, keyed by event ID."""
         if not self.last_event:
             ids = latest_ids(instance, asset)
             versions = latest_versions(instance, asset)
@@ -250,7 +250,7 @@ def _wiped_at(instance: dg.DagsterInstance, asset: dg.AssetKey) -> float:
 
 _RECORDS_AT_ONCE = 1_000
 _EVENTS_READ_AGAIN = 1_000
-"""Number of earlier events that each tick reads again.
+"""Number of processed events that each tick reads again.
 
-Events from concurrent transactions can become visible after events with a larger ID.
+With concurrent transactions, an event can appear after events with larger IDs.
 """

@@ -1,4 +1,4 @@
-"""OctogenResource: Octogen's REST API with blocking methods, for assets and ops."""
+"""OctogenResource: a Dagster resource with blocking methods for Octogen's REST API."""
 
 import functools
 import logging
@@ -95,7 +95,7 @@ class OctogenResource(NamedSettings, dg.ConfigurableResource[Any], _Operations):
     `catalog_source` defines which catalogs the catalogs asset lists, the catalog sensor watches and
     a search without `catalogs` reads: `ShopCatalogs(hosts=[...])`, `NamedCatalogs(keys=[...])`,
     `GrantedCatalogs()` or your own `CatalogSource`. Set it in code; it is not part of the run
-    configuration. Definitions with catalog partitions do not load without it.
+    configuration. Definitions with catalog partitions do not load without a catalog source.
     """
 
     api_key: str | None = Field(
@@ -225,7 +225,7 @@ class OctogenResource(NamedSettings, dg.ConfigurableResource[Any], _Operations):
         return self
 
     def __reduce__(self) -> Any:
-        """Pickle without the API key; the unpickled resource reads it from the environment."""
+        """Pickle the resource without the API key. The copy reads the key from the environment."""
         settings = self.model_dump(exclude={"api_key", "catalog_source"})
         return functools.partial(type(self), **settings, catalog_source=self.catalog_source), ()
 
@@ -281,7 +281,7 @@ class OctogenResource(NamedSettings, dg.ConfigurableResource[Any], _Operations):
         ]
 
     def listed_product_counts(self) -> dict[str, int | None] | None:
-        """Return product counts by catalog, or None if some catalogs could not be listed.
+        """Return each catalog's product count. If some catalogs could not be listed, return None.
 
         Raises:
             MissingAPIKeyError: No API key is set.
@@ -332,7 +332,7 @@ class OctogenResource(NamedSettings, dg.ConfigurableResource[Any], _Operations):
 
 @dataclass(frozen=True)
 class _CatalogSourceRequirement:
-    """Makes Dagster require that an asset's `OctogenResource` has a catalog source."""
+    """The requirement that an asset's `OctogenResource` has a catalog source."""
 
     asset: str
     resource_key: str
@@ -357,7 +357,7 @@ class _CatalogSourceRequirement:
 
 
 def require_catalog_source(asset: dg.AssetsDefinition, resource_key: str) -> None:
-    """Make definitions fail to load if the asset's resource has no catalog source."""
+    """Reject definitions in which the asset's `OctogenResource` has no catalog source."""
     op: Any = asset.node_def
     requirements = dagster_private(op, "get_resource_requirements")
     catalog_source = _CatalogSourceRequirement(asset.key.to_user_string(), resource_key)

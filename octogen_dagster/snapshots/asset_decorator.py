@@ -1,4 +1,4 @@
-"""The decorator for snapshot assets. It runs the asset's function and publishes the result.
+"""snapshot_asset: a decorator that runs an asset's function and publishes the result.
 
     @snapshot_asset → the asset's function → Publication.publish → Dagster's report
 
@@ -57,9 +57,9 @@ _MANY = 1_000_000
 
 @dataclass(frozen=True)
 class SnapshotRun(Generic[_Service]):
-    """The argument that describes the run to a snapshot asset's function.
+    """The current run, passed to a snapshot asset's function.
 
-    All partitions in a run share it.
+    All partitions in a run share the same `SnapshotRun`.
 
     Attributes:
         context: The run's Dagster context, with its log and configuration.
@@ -197,7 +197,7 @@ def _check_parameters(make: MakeSnapshot, inputs: Sequence[str]) -> None:
 
 
 def _result(kind: TableKind, made: Any, subject: str) -> Any:
-    """Convert a function's return value to a result, and cast its frame to the kind's columns."""
+    """Convert a function's return value to a result. Cast the frame to the table kind's columns."""
     if isinstance(made, Iterator):
         return made
     result = made if isinstance(made, dg.MaterializeResult) else dg.MaterializeResult(value=made)
@@ -228,7 +228,7 @@ def _fitted(
 
 
 def _set_parameters(compute: Callable[..., Any], inputs: Mapping[str, Any]) -> None:
-    """Annotate the function's parameters, from which Dagster derives the input types.
+    """Annotate the function's parameters. Dagster derives the input types from the annotations.
 
     Dagster caches one type per annotation, and a job cannot have two types with the same name.
     """
@@ -350,7 +350,7 @@ def _publish_range(
 def own_range(
     arguments: Mapping[str, Any], products: dg.AssetsDefinition
 ) -> dict[str, dg.BackfillPolicy]:
-    """Return a backfill policy that gives a downstream asset separate runs, if it needs one.
+    """Return a different backfill policy if a downstream asset has the same policy as `products`.
 
     Dagster puts assets with the same policy into the same backfill run, and would skip the
     downstream asset in that run.

@@ -47,7 +47,7 @@ _NOTHING = Spent()
 
 @contextlib.contextmanager
 def shared_budget(step: PublishingStep, spending: RunSpending | None) -> Iterator[None]:
-    """Share a run's budget with its other steps and attempts, and record the `with` block's costs.
+    """Share a budget across a run's steps and attempts. Record the costs in the `with` block.
 
     Costs are recorded even if no budget is set, because a failed read does not report them anywhere
     else.
@@ -104,14 +104,14 @@ def _of(spending: RunSpending) -> Spent:
 
 
 def _inherited(instance: dg.DagsterInstance, run_id: str) -> dict[str, Spent]:
-    """Return the amounts that Dagster copied to a run's tags from an earlier, successful run."""
+    """Return the amounts that a run inherited from an earlier, successful run."""
     parents = [parent_of(run) for run in retried_runs(instance, run_id)]
     succeeded = instance.get_run_by_id(parents[-1]) if parents and parents[-1] else None
     return spent(succeeded.tags) if succeeded else {}
 
 
 def spent(tags: Mapping[str, str]) -> dict[str, Spent]:
-    """Read from a run's tags how much each step has spent, including inherited amounts."""
+    """Return each step's spending from a run's tags, including inherited amounts."""
     steps = {
         tag.removeprefix(prefix): None
         for tag in tags
@@ -126,7 +126,7 @@ def spent(tags: Mapping[str, str]) -> dict[str, Spent]:
 
 
 def own_spent(run: dg.DagsterRun, parent: dg.DagsterRun | None) -> dict[str, Spent]:
-    """Return how much each step in a run has spent, without inherited amounts."""
+    """Return each step's spending in a run, without inherited amounts."""
     before = spent(parent.tags) if parent else {}
     return {step: now - before.get(step, _NOTHING) for step, now in spent(run.tags).items()}
 

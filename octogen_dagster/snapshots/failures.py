@@ -14,7 +14,7 @@ _MAX_NAMED = 20
 _MAX_IN_A_ROW = 16
 """Number of consecutive transient failures after which a run reads no further partitions."""
 _FAILED, _MAY_PASS = "octogen/failed", "octogen/may_pass"
-"""Observation metadata for a failed partition: the error, and whether it is transient."""
+"""Observation metadata for a failed partition: the error, and True if a retry could succeed."""
 
 
 class Failures:
@@ -78,7 +78,7 @@ class Failures:
         self._may_pass = True
 
     def passed(self) -> None:
-        """Reset the count of consecutive failures, because a partition was published."""
+        """Reset the number of consecutive failures after a partition was published."""
         self._in_a_row = 0
 
     def _logged(self, partition: str, error: Exception) -> str:
@@ -100,7 +100,7 @@ class Failures:
         return bool(self._texts or self._unchecked)
 
     def raise_any(self, partitions: int, untried: Sequence[str] = ()) -> None:
-        """Fail the step if any partition failed. Dagster can retry it after a transient error."""
+        """Fail the step if any partition failed. Allow a retry after a transient error."""
         if not self:
             return
         asset = self._asset.to_user_string()
@@ -130,6 +130,6 @@ class Failures:
 
 
 def first_lines(lines: Sequence[str]) -> list[str]:
-    """Return the first 20 lines and, if there are more, a line with their number."""
+    """Return the first 20 lines, followed by the number of omitted lines."""
     more = len(lines) - _MAX_NAMED
     return [*lines[:_MAX_NAMED], *([f"and {more:,} more."] if more > 0 else [])]

@@ -177,7 +177,7 @@ class ParquetSnapshotIOManager(NamedSettings, dg.ConfigurableIOManager):
         kind: TableKind = PLAIN,
         warn: Callable[[str], None] | None = None,
     ) -> Publication:
-        """Return the object that publishes a snapshot of the asset or of one partition."""
+        """Return a `Publication` for one partition, or for an asset without partitions."""
         keys = SnapshotKeys(self.store, step.asset, step.partitions_def, partition)
         resume_within = timedelta(hours=self.resume_within_hours)
         return Publication(step, keys, kind, resume_within, warn)
@@ -216,7 +216,7 @@ def _resolved(value: Any) -> Any:
 
 
 def _variable(value: Any) -> str | None:
-    """Return the name of the environment variable in a value, if the value contains one.
+    """Return the environment variable's name if the value is a `dg.EnvVar`, otherwise None.
 
     Dagster passes `dg.EnvVar("X")` as `{"env": "X"}`.
     """
@@ -260,7 +260,7 @@ def _partitions(context: dg.OutputContext) -> Sequence[str | None]:
 def _by_partition(
     context: dg.OutputContext, partitions: Sequence[str | None], made: Any
 ) -> dict[str, SnapshotSource]:
-    """Check the dict that the asset returned, and return a source for each partition."""
+    """Validate the returned dict, and convert each partition's value to a source."""
     subject = f"Asset {context.asset_key.to_user_string()}"
     if not isinstance(made, Mapping):
         raise TypeError(

@@ -43,7 +43,7 @@ _LOADED = (
     "pl.LazyFrame, pl.DataFrame, pd.DataFrame, pyarrow.Table or pathlib.Path; for several "
     "partitions, with a dict[str, ...] that has one of these as its value type"
 )
-NEEDS_FILES = "It reads snapshot files and their metadata, which no other IO manager stores."
+NEEDS_FILES = "The step reads snapshot files and their metadata. Other IO managers store neither."
 NEEDS_RANGE = (
     "A run of several partitions handles each partition separately. Without a "
     "backfill_policy, each partition gets its own run, which works with any IO manager."
@@ -107,17 +107,17 @@ def all_partitions(asset: dg.AssetsDefinition) -> dg.AssetIn:
 def table_by_key(key: dg.AssetKey) -> dg.AssetIn:
     """Return an input for an asset without partitions, stored by any IO manager.
 
-    A `ParquetSnapshotIOManager` loads it as `Snapshots`. Any other IO manager loads it as a
-    `polars.DataFrame`.
+    A `ParquetSnapshotIOManager` loads the asset as `Snapshots`. Any other IO manager loads the
+    asset as a `polars.DataFrame`.
     """
     return dg.AssetIn(key, metadata={_AS_SNAPSHOTS: True}, dagster_type=_TABLE)
 
 
 @functools.cache
 def _input_manager(key: str) -> dg.ResourceDefinition:
-    """Return the input manager for an IO manager's key.
+    """Return an input manager that calls the IO manager with this resource key.
 
-    It is cached, because Dagster rejects different resources with the same key.
+    The input manager is cached, because Dagster rejects different resources with the same key.
     """
 
     @dg.input_manager(required_resource_keys={key})
@@ -152,7 +152,7 @@ class _AsFrame(dg.InputContext):
 
     @property
     def resource_config(self) -> Mapping[str, Any]:
-        """The configuration, taken from the IO manager and not from the input manager."""
+        """The IO manager's configuration, instead of the input manager's configuration."""
         run_config = dagster_private(self.step_context, "resolved_run_config")
         config: Mapping[str, Any] = run_config.resources[self._manager_key].config
         return config
@@ -173,7 +173,7 @@ class SnapshotFile(NamedTuple):
 
     @property
     def row_count(self) -> int:
-        """The number of rows, from the file's footer."""
+        """The number of rows. Only the file's footer is read."""
         return int(self.frame.select(pl.len()).collect().item())
 
     def batches(self, query: Callable[[pl.LazyFrame], pl.LazyFrame]) -> Iterator[pl.DataFrame]:
@@ -234,7 +234,7 @@ class Snapshots:
         return self._store.scan(self._existing_key(partition))
 
     def frames(self) -> list[pl.LazyFrame]:
-        """Open all the input's partitions as a few lazy frames to concatenate.
+        """Return lazy frames that together contain all the input's partitions.
 
         Files are combined, so that a query over hundreds of them neither hangs nor keeps all of
         them open. A missing snapshot raises an error, unless the input's metadata sets
@@ -245,7 +245,7 @@ class Snapshots:
         return [self._store.scan_together(files)] if files else []
 
     def metadata(self) -> dict[str, Mapping[str, str]]:
-        """Return the file metadata by partition, for the partitions in `frames`."""
+        """Return the file metadata for each partition in `frames`."""
         return {name: self._store.metadata(key) for name, key in self._files().items()}
 
     def file(self, partition: str | None) -> SnapshotFile:
@@ -282,7 +282,7 @@ class Snapshots:
     def unread(
         self, catalog: str | None, history: dg.AssetKey
     ) -> tuple[list[StoredSnapshot], Callable[[], None]]:
-        """Return the snapshots that a history has to read, and a function to call when it is done.
+        """Return a pair: a history's unread snapshots, and a function to call after reading them.
 
         The function deletes the copies of replaced snapshots. If the asset has no time partitions,
         the list contains the current snapshot, followed by the snapshots that were replaced since
@@ -330,15 +330,15 @@ class Snapshots:
             if column in frame.collect_schema():
                 raise _CannotLoadError(
                     f"The partitions of {asset} cannot be combined into one frame, because they "
-                    f"already have a column {column!r}. Set another partition_column on the IO "
-                    "manager, or load the partitions as a dict."
+                    f"already have a column {column!r}. Set a different `partition_column` on the "
+                    "IO manager, or load the partitions as a dict."
                 )
             return frame.with_columns(pl.lit(partition).alias(column))
 
         return self._store.scan_together(files, labelled)
 
     def _files(self) -> dict[str, str]:
-        """Return the store keys by partition, or under "" if the asset has no partitions."""
+        """Return each partition's store key. Without partitions, the only dict key is ""."""
         context, partitions = self._context, self.partitions
         if not context.has_asset_partitions:
             return {"": self._existing_key(None)}
@@ -395,7 +395,7 @@ class _OtherSnapshots(Snapshots):
         raise self._needs_own(NEEDS_FILES)
 
     def file(self, partition: str | None) -> SnapshotFile:
-        raise self._needs_own("It reads the rows in batches and needs the snapshot's ID.")
+        raise self._needs_own("The step reads the rows in batches and needs the snapshot's ID.")
 
     def of_catalog(self, catalog: str | None) -> list[StoredSnapshot]:
         raise self._needs_own(NEEDS_FILES)
@@ -430,7 +430,7 @@ def load_snapshots(context: dg.InputContext, store: Store, partition_column: str
 
 
 class _InputType:
-    """An input's annotated type. It is `typing.Any` if the input has no annotation."""
+    """An input's annotated type. Without an annotation, the type is `typing.Any`."""
 
     def __init__(self, asset: str, annotation: Any, *, partitioned: bool) -> None:
         self._asset = asset
@@ -460,7 +460,7 @@ class _InputType:
                 ) from error
 
     def load(self, store: Store, key: str, *, pinned: bool = True) -> Any:
-        """Load a snapshot as the annotated type. For a dict, load it as the dict's value type."""
+        """Load one snapshot as the annotated type, or as the value type of an annotated dict."""
         if self._type is not Path:
             return self.convert(store.scan(key, pinned=pinned))
         if not store.is_local:
@@ -491,7 +491,7 @@ def _is(wanted: Any, module: str, name: str) -> bool:
 
 
 def _check_without_partitions(context: dg.InputContext) -> None:
-    """Raise an error if the asset has partitions, because no partition key was passed."""
+    """Raise an error if the asset has partitions but no partition key was passed."""
     with contextlib.suppress(dg.DagsterInvariantViolationError):  # it has no partitions
         if context.asset_partitions_def:
             raise _CannotLoadError(

@@ -30,8 +30,8 @@ ROW_COUNTS = ("dagster/row_count", "dagster/partition_row_count")
 SEARCH = "octogen/search"
 """Metadata key for the search, used on a products asset and on its materializations."""
 _TEXTS = ("octogen/trend", "octogen/prices")
-_FIRST = ("octogen/cost_", "octogen/seconds", "octogen/fetched_at")
-"""Prefixes of the entries that are placed after the table kind's first entries."""
+_COSTS_AND_TIMES = ("octogen/cost_", "octogen/seconds", "octogen/fetched_at")
+"""Name prefixes for entries about costs and times. They follow the entries in `kind.first`."""
 _LAST = (
     SEARCH,
     "octogen/effective_query",
@@ -70,18 +70,18 @@ _COLLECTED = (
     "expected_rows",
     "request_ids",
 )
-"""Metrics that share one entry. The UI does not wrap this entry's lines, so names are short."""
+"""Metrics in the `octogen/metrics` entry. Names are short, because the UI does not wrap lines."""
 
 _KINDS: WeakKeyDictionary[Any, TableKind] = WeakKeyDictionary()
-"""Table kinds by the asset's op. When Dagster copies an asset definition, the op stays the same."""
+"""Table kinds, keyed by the asset's op. Copies of an asset definition have the same op."""
 _MADE_FROM: WeakKeyDictionary[Any, dg.AssetsDefinition] = WeakKeyDictionary()
-"""Upstream assets by the downstream asset's op."""
+"""Upstream assets, keyed by the downstream asset's op."""
 
 
 def register_kind(
     asset: dg.AssetsDefinition, kind: TableKind, made_from: dg.AssetsDefinition | None = None
 ) -> dg.AssetsDefinition:
-    """Register the kind of an asset's table and its upstream asset, and return the asset."""
+    """Register `kind` and `made_from` for an asset, then return the asset."""
     _KINDS[asset.node_def] = kind
     if made_from is not None:
         _MADE_FROM[asset.node_def] = made_from
@@ -94,7 +94,7 @@ def made_from_of(asset: dg.AssetsDefinition) -> dg.AssetsDefinition:
 
 
 def kind_of(asset: dg.AssetsDefinition) -> TableKind:
-    """Return the kind of an asset's table; `PLAIN` for assets of other packages."""
+    """Return an asset's table kind, or `PLAIN` for assets from other packages."""
     return _KINDS.get(asset.node_def, PLAIN) if asset.is_executable else PLAIN
 
 
@@ -111,7 +111,7 @@ def column_schema(
 
 
 def declared_columns(asset: dg.AssetsDefinition) -> set[str] | None:
-    """Return the columns declared by a definition's only asset; None if it declares none."""
+    """Return an asset's declared columns, or None if the asset declares no columns."""
     if len(asset.keys) != 1:
         raise ValueError(
             f"The definition has {len(asset.keys)} assets, but checks belong to one asset. Build "
@@ -230,7 +230,7 @@ def _in_reading_order(kind: TableKind, metadata: Metadata) -> Metadata:
         is_text = isinstance(metadata[name], dg.MarkdownMetadataValue)
         texts, figures = (firsts, ()) if is_text else ((), firsts)
         begin = (("octogen/summary",), texts, ("octogen/preview",), _TEXTS)
-        groups = (*begin, ROW_COUNTS, figures, _FIRST)
+        groups = (*begin, ROW_COUNTS, figures, _COSTS_AND_TIMES)
         for group, beginnings in enumerate(groups):
             for place, first in enumerate(beginnings):
                 if name.startswith(first):
@@ -241,7 +241,7 @@ def _in_reading_order(kind: TableKind, metadata: Metadata) -> Metadata:
 
 
 def _is_shown(name: str, each: Any, kind: TableKind, metrics: Figures) -> bool:
-    """Return True if a metric gets a separate entry. Empty tables and some empty metrics do not."""
+    """Return True if a metric gets a separate entry. Empty tables get no entry."""
     if isinstance(each, pl.DataFrame):
         return not each.is_empty()
     if name in (*_COLLECTED, *kind.collected, *_other_medians(metrics), "price_lines"):
@@ -250,7 +250,7 @@ def _is_shown(name: str, each: Any, kind: TableKind, metrics: Figures) -> bool:
 
 
 def _other_medians(metrics: Figures) -> list[str]:
-    """Return the median prices in all currencies except the one with the most products."""
+    """Return the median prices for all currencies except the most common currency."""
     return [name for name in metrics if name.startswith(MEDIANS)][1:]
 
 
@@ -261,7 +261,7 @@ def _has_value(figure: Any) -> bool:
 
 
 def _collected(metrics: Mapping[str, Any], kind: TableKind) -> Shown:
-    """Combine the metrics that the UI does not need to plot into one entry."""
+    """Return the `metrics` entry: a dict of all metrics that need no separate plot."""
     names = (*_COLLECTED, *kind.collected, *_other_medians(metrics))
     collected = {name: metrics[name] for name in names if name in metrics}
     return {"metrics": collected} if collected else {}
@@ -286,7 +286,7 @@ def _value(entry: Any) -> Any:
 
 
 def entry_of(shown: Any, table: Callable[[pl.DataFrame], str] = inline_table) -> Any:
-    """Convert a metric to a metadata entry. Raise an error if Dagster does not support its type."""
+    """Convert a metric to a metadata entry. Raise an error if Dagster does not support the type."""
     if isinstance(shown, pl.DataFrame):
         return dg.MetadataValue.md(table(shown))
     if isinstance(shown, Markdown):

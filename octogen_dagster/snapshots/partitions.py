@@ -25,7 +25,7 @@ catalog_partitions = dg.DynamicPartitionsDefinition(name="octogen_catalogs")
 """The catalogs to snapshot, one partition per catalog."""
 
 ADDS_PARTITIONS = "octogen/adds_partitions_to"
-"""Metadata on a catalogs asset: the name of the partitions definition to which it adds catalogs."""
+"""Metadata on a catalogs asset: the name of the partitions definition for new catalogs."""
 MAX_TIMES_BACK = 31
 """Number of earlier time partitions to search for the previous snapshot.
 
@@ -36,7 +36,7 @@ _NEEDS_NO_QUOTES = re.compile(r"[A-Za-z0-9_~:@+=-]+")
 
 
 def snapshot_days(start_date: str, timezone: str = "UTC") -> dg.DailyPartitionsDefinition:
-    """Return daily partitions that include today, because the service has only current data.
+    """Return daily partitions up to and including today. The service has current data only.
 
     Args:
         start_date: The first day, such as 2026-11-25.
@@ -104,12 +104,12 @@ class PartitionLayout:
         return window.start, window.end
 
     def is_present(self, partition_key: str, now: datetime) -> bool:
-        """Return True if a partition's time includes `now`, or the asset has no time partitions."""
+        """Return True if the partition includes `now`. Without time partitions, return True."""
         window = self.window(partition_key)
         return window is None or is_within(window, now)
 
     def key(self, catalog_key: str | None, moment: datetime) -> str:
-        """Return the key of the partition for a catalog and a point in time.
+        """Return the partition key for a catalog and a point in time.
 
         Pass None as `catalog_key` if the asset has no catalog partitions.
         """
@@ -171,7 +171,7 @@ def catalog_partition_key(catalog: str) -> str:
 
 
 def keys_by_catalog(catalogs: Iterable[str]) -> tuple[dict[str, str], list[str]]:
-    """Return partition keys by catalog, and a log line for each catalog without a valid key."""
+    """Return a pair: partition keys by catalog, and log lines for catalogs with an invalid key."""
     keys: dict[str, str] = {}
     skipped = []
     for catalog in catalogs:
@@ -227,12 +227,12 @@ class SnapshotKeys:
 
     @property
     def saved_pages(self) -> str:
-        """The folder for saved pages. All partitions share it, so that any run can clean it up."""
+        """One folder for all partitions' saved pages, so that any run can remove old pages."""
         *folders, name = (path_component(part) for part in self.asset.path)
         return "/".join([*folders, f".{name}.pages"])
 
     def partition_before(self) -> str | None:
-        """Search the 31 previous partitions for the latest snapshot, and return its partition."""
+        """Return the latest earlier partition with a snapshot, searching at most 31 partitions."""
         times = {self.of(key): key for key in self.times_before()}
         # Listing a folder costs no more than looking up a single file.
         folders = dict.fromkeys(key.rpartition("/")[0] for key in times)

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
 _RUN_ID = "octogen.run_id"
 REPORTED_BEFORE = "octogen/first_reported_at"
-"""Metadata on a materialization that repeats an earlier one, whose costs are already counted."""
+"""Metadata on a repeated materialization. Its costs were counted when it was first reported."""
 _PARENT_TAG = "dagster/parent_run_id"
 _LAST_REPORTS = 25
 """The number of materializations in the trend line."""
@@ -124,7 +124,7 @@ class PublishingStep:
     def materialization(
         self, partition: str, metadata: Mapping[str, Any], version: SnapshotVersion | None = None
     ) -> dg.AssetMaterialization:
-        """Return a partition's materialization in a run of several partitions.
+        """Build a materialization for one partition in a run of several partitions.
 
         If there is no version, the data version is unique to the run.
         """
@@ -155,10 +155,11 @@ def reported_again(record: dg.EventLogRecord) -> dg.AssetMaterialization | None:
 
 
 class PublishedSnapshot(NamedTuple):
-    """A published snapshot's metadata and version, and a function that removes its saved pages.
+    """A published snapshot, ready to be reported to Dagster.
 
-    If the run dies before it reports the snapshot, a retry resumes from these pages. The version is
-    None if Dagster assigns the data version, or if the rows are loaded into a database.
+    `remove_pages` removes the saved pages. If the run dies before it reports the snapshot, a retry
+    resumes from the saved pages. `version` is None if Dagster assigns the data version, or if the
+    rows are loaded into a database.
     """
 
     metadata: Metadata
@@ -200,7 +201,7 @@ class Publication:
         also: Mapping[str, Any] = MappingProxyType({}),
         catalog_version: str | None = None,
     ) -> PublishedSnapshot:
-        """Read a source and publish its rows. Setting `stop` in another thread ends the read.
+        """Read a source and publish its rows. To end the read from another thread, set `stop`.
 
         `catalog_version` is the version of the catalog from which the rows come, or an empty string
         if the catalog has no version. If it is None, Dagster assigns the data version.
@@ -300,10 +301,10 @@ class Publication:
         )
 
     def _before(self, existing: Mapping[str, str]) -> tuple[pl.LazyFrame, dict[str, str]] | None:
-        """Open the previous snapshot, with which the new one is compared.
+        """Open the previous snapshot to compare it with the new snapshot.
 
-        For a time partition, this is the latest snapshot in an earlier partition. Otherwise it is
-        the snapshot that the new one replaces.
+        For a time partition, open the latest snapshot in an earlier partition. Otherwise, open the
+        snapshot that the new snapshot replaces.
         """
         keys = self._keys
         if not self._has_times:

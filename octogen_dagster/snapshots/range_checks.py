@@ -19,9 +19,9 @@ PartitionResults = Callable[
     [dg.DagsterInstance, pl.LazyFrame, str | None, Collection[str]], Iterator[dg.AssetCheckResult]
 ]
 PARTITION_CHECKS: WeakKeyDictionary[Any, PartitionResults] = WeakKeyDictionary()
-"""Functions that evaluate the checks for one partition, by the op that defines the checks."""
+"""Functions that evaluate the checks for one partition. Each key is the checks' op."""
 ASSET_CHECKS: WeakKeyDictionary[Any, Callable[[Any], dg.AssetCheckResult]] = WeakKeyDictionary()
-"""Functions that evaluate a check for all partitions together, by the op that defines the check."""
+"""Functions that evaluate a check over all partitions. Each key is the check's op."""
 
 
 class RangeChecks(NamedTuple):
@@ -65,7 +65,7 @@ def partition_evaluations(
     partition: str,
     results: Iterable[dg.AssetCheckResult],
 ) -> Iterator[dg.AssetCheckEvaluation]:
-    """Convert a partition's check results to the evaluations that a step reports.
+    """Convert a partition's check results to Dagster check evaluations.
 
     Each evaluation refers to the partition's latest materialization, because
     `AutomationCondition.all_deps_blocking_checks_passed` requires such evaluations.
@@ -80,7 +80,7 @@ def partition_evaluations(
 
 @functools.cache
 def _target_class() -> Any:
-    """Return the class used by `target_materialization_data`, which Dagster does not export."""
+    """Return the type of `target_materialization_data`. Dagster does not export this type."""
     try:
         return get_args(get_type_hints(dg.AssetCheckEvaluation)["target_materialization_data"])[0]
     except (KeyError, IndexError, NameError):
@@ -94,7 +94,7 @@ def _evaluation(
     partition: str | None = None,
     target: Any = None,
 ) -> dg.AssetCheckEvaluation:
-    """Return a check evaluation. It is not blocking, because the run has no later steps."""
+    """Return a check evaluation that blocks no steps. The run has no later steps to block."""
     return dg.AssetCheckEvaluation(
         asset,
         name,

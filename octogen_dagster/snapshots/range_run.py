@@ -44,9 +44,9 @@ It is greater than 1, so that some pages are decoded while others are downloaded
 """
 
 Publish: TypeAlias = Callable[[str, Callable[[], None]], _Result]
-"""A function that makes and publishes a partition.
+"""A function `(partition, note_read)` that makes and publishes a partition.
 
-The function calls its second argument when all rows have been read.
+The function calls `note_read` when all rows have been read.
 """
 
 ReportedEvent: TypeAlias = dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.AssetObservation
@@ -62,7 +62,7 @@ class RunService(Protocol):
     def spending(self) -> RunSpending: ...
 
     def for_run(self, warn: Callable[[str], None], *, reads_several: bool) -> Self:
-        """Return a copy of the service for this run, which passes its warnings to `warn`."""
+        """Return a copy of the service for this run. The copy passes warnings to `warn`."""
 
 
 class RangeRun:
@@ -112,10 +112,10 @@ class RangeRun:
             yield partition, future.result()
 
     def reported_by_others(self) -> Iterator[tuple[str, dg.AssetMaterialization]]:
-        """Yield the partitions that a retried run has reported, but not this run.
+        """Yield the materializations that were reported by an earlier run, not by this run.
 
         Dagster expects every run to report all its partitions. If this run fails, Dagster would
-        show these partitions as failed, although they are complete.
+        show the earlier run's partitions as failed, although they are complete.
         """
         for partition in self.partitions:
             record = self.reported.get(partition)
@@ -187,10 +187,10 @@ def report_range(
 
 
 def _partitions(context: dg.AssetExecutionContext) -> Sequence[str]:
-    """Return the partitions in a run's range, or fail if its first or last one was deleted.
+    """Return the partitions in a run's range. Fail if the first or last partition was deleted.
 
-    A partition that was deleted and added again is now the last one in Dagster's order. A range
-    that ends with it is too long, and a range that begins with it is empty.
+    If a partition was deleted and added again, Dagster moves the partition to the end. A range that
+    ends with this partition is too long, and a range that begins with this partition is empty.
     """
     policy = context.assets_def.backfill_policy
     most = policy and policy.max_partitions_per_run
@@ -225,12 +225,13 @@ def each_at_once(
     at_once: int,
     stop: threading.Event,
 ) -> Iterator[tuple[str, Future[_Result]]]:
-    """Process partitions in threads, and yield each partition with its future when it is done.
+    """Process partitions in threads. Yield each partition with its completed future.
 
-    At most `at_once` partitions are read in parallel. When one has been read, the next one starts
-    while the first is still being published and reported. After an error, the next partition starts
-    only when the caller has handled the error. To prevent further partitions from starting, the
-    caller can clear `waiting`. If the caller stops iterating, the running work is stopped.
+    At most `at_once` partitions are read in parallel. The next partition starts as soon as another
+    partition has been read, even before the other partition is published and reported. After an
+    error, the next partition starts only when the caller has handled the error. To prevent further
+    partitions from starting, the caller can clear `waiting`. If the caller stops iterating, the
+    running work is stopped.
     """
     running = dict[Future[_Result], str]()
     reading = dict[str, Future[None]]()

@@ -31,7 +31,7 @@ _READER = "reader"
 
 
 class Reader(NamedTuple):
-    """A history, and the replaced snapshots that it has not read yet.
+    """A history and its unread snapshots.
 
     Attributes:
         history: The history's asset path.
@@ -60,7 +60,7 @@ def readers_of(files: Iterable[ListedFile]) -> list[Reader]:
 
 
 def neglected(store: Store) -> dict[str, list[Reader]]:
-    """Return the histories that no longer read their replaced snapshots, by asset path.
+    """Return the histories that no longer read replaced snapshots, keyed by asset path.
 
     Such a history has no file in the store, or it has more than seven unread snapshots.
     """
@@ -77,7 +77,7 @@ def neglected(store: Store) -> dict[str, list[Reader]]:
 def keep_for_readers(
     store: Store, key: str, metadata: Mapping[str, str], warn: Callable[[str], None]
 ) -> None:
-    """Copy a snapshot for each history that has to read it."""
+    """Keep a copy of a snapshot for each history."""
     name = metadata.get(SNAPSHOT_ID) or uuid.uuid4().hex
     for reader in readers_of(store.files(beside(key, _FOLDER))):
         kept = f"{reader.folder}/{name}"
@@ -93,7 +93,7 @@ def keep_for_readers(
 
 
 def wait_for(store: Store, key: str, history: str) -> Callable[[], list[str]]:
-    """Start to keep replaced snapshots for a history. Return a function that lists them."""
+    """Start keeping replaced snapshots for a history. Return a function that lists these copies."""
     folder = f"{beside(key, _FOLDER)}/{asset_path(history)}"
     store.put(f"{folder}/{_READER}", b"")
 
