@@ -111,9 +111,10 @@ def build_linked_datasets_asset(
 def waiting_for_grant(
     context: dg.AssetExecutionContext, grant_waits: Sequence[float]
 ) -> Iterator[None]:
-    """Retry the run after each of these waits if Octogen's grant has not arrived.
+    """Retry the run if Octogen's grant has not arrived yet.
 
-    If the `with` block raises a permanent error, the run fails without retries.
+    `grant_waits` contains the delay before each retry, in seconds. If the `with` block raises a
+    permanent error, the run fails without retries.
     """
     try:
         yield
@@ -168,7 +169,7 @@ def link_dataset(
 
 
 def _read_reported_dataset(context: dg.AssetExecutionContext) -> dict[str, str]:
-    """Return the linked dataset's id in the latest materialization, by subscription name."""
+    """Return a mapping from the last reported subscription name to the linked dataset's id."""
     record = last_materialization(context, context.asset_key)
     subscription = reported_value(record, "octogen/subscription")
     dataset = reported_value(record, "octogen/linked_dataset")

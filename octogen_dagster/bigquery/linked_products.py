@@ -49,7 +49,7 @@ def build_linked_products_asset(
         linked_datasets: An asset built by `build_linked_datasets_asset`, or another asset that
             reports `dagster/table_name`. The new asset has the same partitions.
         name: The asset's name or `dagster.AssetSpec`.
-        max_age: Maximum time since the last modification; None omits the check `fresh`.
+        max_age: Maximum time since the last modification; None omits the `fresh` check.
         modified_column: The column whose newest value is the modification time. Defaults to
             BigQuery's modification time for a table, and to the column `exported_at`, if it exists,
             for a view.
@@ -91,7 +91,7 @@ def build_linked_products_asset(
 def _describe(
     context: dg.AssetExecutionContext, tables: LinkedTables, table: OpenTable
 ) -> tuple[int, datetime | None, Metadata]:
-    """Return a table's row count, its modification time and the metadata."""
+    """Return the row count, the modification time and the asset metadata for a table."""
     name, info = table.name, table.info
     is_table = info.table_type == "TABLE"
     is_counted = is_table and info.num_rows is not None

@@ -72,7 +72,7 @@ def build_linked_snapshot_asset(
             columns that are read.
         where: A BigQuery SQL expression that filters the rows, such as `current_price > 10`.
             Defaults to all rows.
-        max_age: Maximum time since the last modification; None omits the check `fresh`.
+        max_age: Maximum time since the last modification; None omits the `fresh` check.
         modified_column: The TIMESTAMP, DATETIME or DATE column whose newest value is the
             modification time. Defaults to `exported_at` if this column is read.
         min_rows_percent: Minimum size of a full snapshot, as a percentage of the previous
@@ -96,7 +96,9 @@ def build_linked_snapshot_asset(
     check_arguments(columns, where, modified_column)
     require_percent("min_rows_percent", min_rows_percent)
     if view is not None and not re.fullmatch(r"\w{1,1024}", view):
-        raise ValueError(f"view must be a view name, such as url_coverage_v1; got {view!r}.")
+        raise ValueError(
+            f"`view` must be the name of a view, such as url_coverage_v1; got {view!r}."
+        )
     name = name or ("octogen_linked_snapshot" if view is None else f"octogen_{view}")
     tables = LinkedTables(
         linked_datasets,
@@ -140,7 +142,7 @@ def build_linked_snapshot_asset(
 def _query(
     context: dg.AssetExecutionContext, tables: LinkedTables, table: OpenTable, sql: str
 ) -> tuple[QueryRows, Metadata]:
-    """Run a query, and return its rows and metadata."""
+    """Run a query, and return the result rows and the asset metadata."""
     job = tables.query(context, table, sql, f"Query on table {table.name}")
     with translate_google_errors(BIGQUERY, f"The rows of {table.name}"):
         rows = QueryRows(table.client, job)

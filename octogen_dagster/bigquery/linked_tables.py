@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 
 
 class OpenTable(NamedTuple):
-    """A linked table, an open client for it, and the export time that its asset reported."""
+    """A linked table with an open BigQuery client.
+
+    `exported_at` is the export time that the upstream asset reported.
+    """
 
     client: Client
     name: TableName
@@ -57,7 +60,7 @@ class LinkedTables:
     def asset_arguments(
         self, builder: str, name: str | dg.AssetSpec, given: Mapping[str, Any]
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Check the arguments, and return the builder's and the user's asset arguments."""
+        """Check the settings. Return a pair: default asset arguments and the user's arguments."""
         require_asset(self.linked_datasets, "linked_datasets")
         require_extras(builder, "bigquery")
         require_max_bytes_billed(self.max_bytes_billed)
@@ -133,9 +136,9 @@ def _reject_restricted(table: TableName, restrictions: Mapping[str, bool]) -> No
     """Raise an error if the table's listing does not allow query results to be stored."""
     if restrictions.get("restrict_query_result"):
         raise dg.Failure(
-            f"Query results from table {table} cannot be stored, because its listing sets "
-            "restrict_query_result in restricted_export_config. No query was run. Query the linked "
-            "dataset in BigQuery, or ask the publisher to allow exports and then materialize the "
-            "linked dataset again.",
+            f"Query results from table {table} cannot be stored, because the table's "
+            "listing sets restrict_query_result in restricted_export_config. No query was run. Ask "
+            "the publisher to allow exports, then materialize the linked dataset again. You can "
+            "still query the table in BigQuery.",
             allow_retries=False,
         )

@@ -34,21 +34,21 @@ _SHRINKING_CAUSES = (
 def check_arguments(
     columns: Sequence[str] | None, where: str | None, modified_column: str | None
 ) -> None:
-    """Check the arguments before the view's columns are known."""
+    """Check the arguments without connecting to BigQuery."""
     if columns is not None:
         names = [] if isinstance(columns, str) else [name.casefold() for name in columns]
         if not names or len(set(names)) < len(names):
             raise ValueError(
-                "columns must be a list of one or more distinct column names, or None for all "
+                "`columns` must be a list of one or more distinct column names, or None for all "
                 f"columns; got {columns!r}."
             )
         if modified_column is not None and modified_column.casefold() not in names:
             raise ValueError(
-                f"modified_column is {modified_column!r}, but columns does not contain this "
-                "column. Add it to columns."
+                f"`modified_column` is {modified_column!r}, but `columns` does not contain this "
+                "name. Add the name to `columns`."
             )
     if where is not None and not where.strip():
-        raise ValueError(f"where must be a SQL expression, or None for all rows; got {where!r}.")
+        raise ValueError(f"`where` must be a SQL expression, or None for all rows; got {where!r}.")
 
 
 def build_select(
@@ -181,7 +181,7 @@ _ARROW_TYPES = {
 """The Arrow type for each BigQuery type that Polars supports.
 
 Three types are not supported: BIGNUMERIC has too many digits, Polars has no type for INTERVAL, and
-RANGE has two different representations.
+BigQuery's two APIs represent RANGE differently.
 """
 
 

@@ -28,7 +28,7 @@ from octogen_dagster.sharing.names import ListingKey
 from octogen_dagster.sharing.octogen import Action, action_of
 
 _GRACE_SECONDS = 1.0
-"""Seconds to wait after the deadline, so that a read can raise a more specific error."""
+"""Seconds to wait after the deadline. In this time, the read can raise a more specific error."""
 _MAX_LINES = 10
 
 _Result = TypeVar("_Result")
@@ -77,8 +77,8 @@ def build_listing_sensor(
     require_asset(linked_datasets, "linked_datasets")
     partitions = named_partitions(linked_datasets, linked_datasets.partitions_def, "listings")
     arguments = {
-        "description": f"Requests runs of {linked_datasets.key.to_user_string()} for listings that "
-        "are new, newly granted or revoked, at most 50 per tick.",
+        "description": f"Requests runs of {linked_datasets.key.to_user_string()} for new, newly "
+        "granted and revoked listings. Each tick requests at most 50 runs.",
         **sensor_arguments,
     }
 
@@ -140,7 +140,10 @@ def _wanted(by_key: Mapping[str, Listing]) -> list[Wanted]:
 def _read(
     source: Source, resources: Any, subscribed: Iterable[str], within: Deadline
 ) -> tuple[Listings, Mapping[ListingKey, set[str]]]:
-    """Read the listings, and the subscription states for all materialized partitions."""
+    """Return a pair: the source's listings, and the subscription states by listing.
+
+    The subscriptions are read only if a partition has been materialized.
+    """
     found = source.listings(resources, within)
     names = [name for key in subscribed if (name := known_name(key)) is not None]
     return found, read_states(resources.analytics_hub, names, within) if names else {}
@@ -152,8 +155,8 @@ def _log(
     lines = [*found.notes, *(f"Skipped: {reason}" for reason in found.left_out)]
     if invalid:
         lines.append(
-            f"Skipped: {len(invalid)} partitions in {partitions!r} are not listings, for example "
-            f"{invalid[0]!r}. Delete these partitions."
+            f"Skipped: {len(invalid)} partitions in {partitions!r} that are not listings (such as "
+            f"{invalid[0]!r}). Delete these partitions."
         )
     for line in lines[:_MAX_LINES]:
         context.log.info(line)

@@ -22,7 +22,7 @@ class Source(Protocol):
         """The resource keys that the source requires."""
 
     def listings(self, resources: Any, within: Deadline | None = None) -> Listings:
-        """Read the current listings with the resources from the sensor's context."""
+        """Read the current listings. `resources` contains the required resources."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,9 @@ class ExchangeSource:
 
 @dataclass(frozen=True)
 class OctogenSource:
-    """The listings that Octogen shares with your organization, including their status.
+    """The listings that Octogen shares with your organization.
+
+    Each listing includes its status at Octogen.
 
     Args:
         catalogs: Keys of the catalogs whose listings are read. By default, all listings are read.

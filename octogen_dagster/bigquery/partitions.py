@@ -62,7 +62,7 @@ def listing_name(partition_key: str) -> ListingName:
 def by_partition_key(
     listings: Iterable[Listing], known: Collection[str]
 ) -> tuple[dict[str, Listing], list[str]]:
-    """Map partition keys to listings. Also return the known keys that are not listings.
+    """Return a pair: the listings by partition key, and the keys in `known` that are not listings.
 
     If a listing's key differs from a known key only in the project's id or number, the known key is
     used.
@@ -93,7 +93,10 @@ def known_name(key: str) -> ListingName | None:
 def read_states(
     analytics_hub: Any, names: Iterable[ListingName], within: Deadline
 ) -> dict[ListingKey, set[str]]:
-    """Read the states of the project's subscriptions in the locations of these listings."""
+    """Return the states of the project's subscriptions, grouped by listing.
+
+    Subscriptions in locations without a listing in `names` are not read.
+    """
     found: list[Subscription] = []
     with analytics_hub.hub(within=within) as hub:
         for location in sorted({name.location.lower() for name in names}):
@@ -105,5 +108,5 @@ def read_states(
 
 
 def is_revoked(states: Mapping[ListingKey, Collection[str]], listing: ListingName) -> bool:
-    """Return True if a listing has subscriptions, and all these subscriptions are revoked."""
+    """Return True if a listing has one or more subscriptions, all of them revoked."""
     return set(states.get(listing.key, ())) == {REVOKED}

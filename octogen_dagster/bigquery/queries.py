@@ -1,4 +1,4 @@
-"""Runs BigQuery queries with labels and a billing limit. A retried run reuses its query."""
+"""Runs BigQuery queries with labels and a billing limit. Retried runs reuse earlier results."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def run_query(
 
 
 def dry_run(client: Client, sql: str, seconds: float) -> int:
-    """Validate a query with a free dry run. Return the number of bytes that it would read."""
+    """Validate a query with a free dry run. Return the number of bytes the query would read."""
     from google.cloud.bigquery import QueryJobConfig
 
     job = client.query(
@@ -129,7 +129,7 @@ def _labels(context: dg.AssetExecutionContext) -> dict[str, str]:
 def _job_id(
     context: dg.AssetExecutionContext, sql: str, location: str, exported_at: float | None
 ) -> str:
-    """Return the prefix of the job ids for a query.
+    """Return the job id prefix for a query.
 
     A run and its retries use the same prefix until one of them succeeds. The prefix also depends on
     the latest materialization. If a successful run is repeated, the query therefore runs again and
@@ -173,9 +173,9 @@ class _Query:
                     return job
         failure = job.error_result or {"reason": "gone", "message": "its result is gone"}
         raise OctogenBigQueryError(
-            f"{self.subject} failed {_MAX_ATTEMPTS} times in this run and its retries. The latest "
-            f"error is {failure.get('reason')}: {shortened(failure.get('message'))}. Look up job "
-            f"{job_id} in BigQuery, then start a new run."
+            f"{self.subject} failed {_MAX_ATTEMPTS} times across all attempts of this run. The "
+            f"latest error is {failure.get('reason')}: {shortened(failure.get('message'))}. Look "
+            f"up job {job_id} in BigQuery, then start a new run."
         )
 
     def _insert(self, job_id: str) -> QueryJob:

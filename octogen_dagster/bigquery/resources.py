@@ -167,7 +167,7 @@ class OctogenControlPlaneResource(NamedSettings, dg.ConfigurableResource[Any]):
 
     @property
     def login(self) -> dict[str, Any]:
-        """The login settings, from the fields or the environment."""
+        """The login settings. Fields take precedence over environment variables."""
         kinds = "token_command", "token_uri", "refresh_token_file", "access_token"
         login = _environment(*kinds, "refresh_token", "token_endpoint")
         if self.token_uri or self.refresh_token_file:
@@ -184,12 +184,12 @@ class OctogenControlPlaneResource(NamedSettings, dg.ConfigurableResource[Any]):
 
     @property
     def token_endpoint(self) -> str:
-        """The token endpoint's URL, from the environment or derived from the host."""
+        """The URL in `OCTOGEN_MCP_TOKEN_ENDPOINT`, or the host's default token endpoint."""
         return os.environ.get(TOKEN_ENDPOINT_VARIABLE) or host_token_endpoint(self.host)
 
     @property
     def mcp_url(self) -> str:
-        """The URL of the MCP server, from the field or the environment."""
+        """The URL in `url` or in `OCTOGEN_MCP_URL`, or the host's default MCP URL."""
         return self.url or os.environ.get(MCP_URL_VARIABLE) or host_mcp_url(self.host)
 
 

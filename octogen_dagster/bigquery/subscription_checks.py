@@ -26,7 +26,7 @@ _MAX_SHOWN = 20
 def build_linked_datasets_checks(
     linked_datasets: dg.AssetsDefinition, source: Source | None = None
 ) -> Sequence[dg.AssetChecksDefinition]:
-    """Build the hourly check `subscribed` for linked datasets.
+    """Build the hourly `subscribed` check for linked datasets.
 
     The check warns about datasets whose subscription in Analytics Hub is revoked, stale or missing,
     and shows the reason for each dataset. If a subscription is stale, the publisher's data can no
@@ -92,7 +92,7 @@ def _lapse(
     states: Mapping[ListingKey, set[str]],
     listed: Mapping[str, Listing] | None,
 ) -> str | None:
-    """Return why a subscription does not work, or None if it works or its state is unknown."""
+    """Return the reason why a subscription does not work, or None if no problem is known."""
     if not states.get(name.key):
         return "missing"
     if is_revoked(states, name):

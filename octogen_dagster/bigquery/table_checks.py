@@ -38,7 +38,7 @@ def build_check_specs(
     max_age: timedelta | None,
     partitions_def: dg.PartitionsDefinition[Any] | None,
 ) -> list[dg.AssetCheckSpec]:
-    """Return the check specs. If `max_age` is None, the check `fresh` is omitted."""
+    """Return the check specs. If `max_age` is None, the `fresh` check is omitted."""
     descriptions = {
         NOT_EMPTY: "The table has rows.",
         EXPECTED_COLUMNS: "The table has the expected columns.",
@@ -65,7 +65,7 @@ def check_results(
     last_modified: datetime | None,
     max_age: timedelta | None,
 ) -> list[dg.AssetCheckResult]:
-    """Return the results of the checks in `build_check_specs`. Messages begin with the subject."""
+    """Return one result for each spec from `build_check_specs`. Messages begin with `subject`."""
     existing = {field.name.casefold() for field in schema}
     missing = [column for column in columns if column.casefold() not in existing]
     results = [
@@ -99,8 +99,8 @@ def _freshness(
     age = None if last_modified is None else age_of(last_modified)
     if age is None:
         description = (
-            f"{subject} has no known modification time. Set modified_column to the column that "
-            "contains this time, or omit the check with max_age=None."
+            f"{subject} has no known modification time. Set modified_column to the column "
+            "with the modification time, or set max_age=None to omit the check."
         )
     else:
         description = (

@@ -1,4 +1,4 @@
-"""BigQuery tables: names, clients, metadata, and tables that upstream assets report."""
+"""Helpers for BigQuery tables, such as table names, clients and metadata."""
 
 from __future__ import annotations
 
@@ -23,16 +23,22 @@ if TYPE_CHECKING:
 TABLE_NAME = "dagster/table_name"
 CONSOLE = "octogen/console"
 EXPORT_RESTRICTIONS = "octogen/restricted_export_config"
-"""Metadata key for the listing's export restrictions, with the field names in Google's API.
+"""Metadata key for a listing's export restrictions, with the field names in Google's API.
 
-Missing if there are no restrictions.
+The key is missing if the listing has no restrictions.
 """
 
 EXPORT_TIME = "octogen/exported_at"
-"""Metadata key for the linked dataset's export time. Missing if Octogen did not report one."""
+"""Metadata key for a linked dataset's export time.
+
+The key is missing if Octogen reports no export time.
+"""
 
 EXPORTED_AT = "exported_at"
-"""The default column for a view's modification time, which is the newest value in this column."""
+"""The default `modified_column` for a view.
+
+The newest value in this column is the view's modification time.
+"""
 
 _NAME = re.compile(
     r"(?P<project>[A-Za-z0-9.:-]+)\.(?P<dataset_id>[A-Za-z0-9_]{1,1024})\."
@@ -161,9 +167,9 @@ def _same_listing(context: dg.AssetExecutionContext, upstream: dg.AssetKey) -> s
             last_materialization(context, upstream, key), TABLE_NAME
         ):
             return (
-                f"Partition {key!r}, which differs only in the project's id or number, already has "
-                "a linked dataset. If both partitions are for the same listing, delete the "
-                "partition without a linked dataset."
+                f"Partition {key!r} already has a linked dataset, and its key differs only in the "
+                "project. If both partitions are for the same listing, delete the partition "
+                "without a linked dataset."
             )
     return None
 
@@ -171,7 +177,7 @@ def _same_listing(context: dg.AssetExecutionContext, upstream: dg.AssetKey) -> s
 def find_modified_column(
     schema: Sequence[SchemaField], table: TableName, wanted: str | None, default: str | None
 ) -> str | None:
-    """Return the name of the column with the modification time, or None if it does not exist.
+    """Return the name of the modification time column, or None if there is no such column.
 
     Column names are not case-sensitive. The name is returned as it is in the schema.
     """
@@ -199,7 +205,7 @@ def console_url(project: str, dataset: str, table: str | None = None) -> dg.UrlM
 
 
 def table_schema(fields: Sequence[SchemaField]) -> dg.TableSchema:
-    """Return table columns as metadata, with BigQuery SQL types."""
+    """Return table columns and their BigQuery SQL types as metadata."""
     return dg.TableSchema(
         [
             dg.TableColumn(field.name, _sql_type(field), description=field.description)

@@ -41,7 +41,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class CatalogOutcome:
-    """The result of `autosubscribe` for one catalog. The command prints this result as JSON."""
+    """The result of `autosubscribe` for one catalog.
+
+    The JSON output of `bq autosubscribe` contains these fields.
+    """
 
     catalog_key: str | None
     action: Action
@@ -56,7 +59,7 @@ class CatalogOutcome:
 
 @dataclass(frozen=True, slots=True)
 class AutosubscribeResult:
-    """The result of `autosubscribe`. The outcomes are sorted by catalog key."""
+    """The result of `autosubscribe`. `catalogs` is sorted by catalog key."""
 
     applied: bool
     subscriber_project_id: str
@@ -244,8 +247,8 @@ def register_and_subscribe(
     subscriber = found.subscriber
     if subscriber is not None and not subscriber.is_enabled:
         this.log(
-            f"The subscriber {this.principal} is {subscriber.desired_state} at Octogen. If the "
-            "grant does not arrive, enable the subscriber."
+            f"Octogen reports the state {subscriber.desired_state} for the subscriber "
+            f"{this.principal}. If the grant does not arrive, enable the subscriber."
         )
     plan = plan_subscription(str(listing), this.project, dataset_id)
     return plan, subscribe(this.hub, plan, datasets=this.datasets)

@@ -1,4 +1,4 @@
-"""Converts errors from Google's libraries to errors of this package, and adds advice."""
+"""Converts errors from Google's libraries to this package's errors, and adds advice."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def load_credentials(credentials: Credentials | None = None) -> Credentials:
 def translate_google_errors(
     service: GoogleService, subject: str, *, if_denied: str | None = None
 ) -> Iterator[None]:
-    """Convert errors from Google's libraries to errors of this package.
+    """Convert errors from Google's libraries to this package's errors.
 
     The message begins with the subject, such as "Table a.b.c". `if_denied` is the advice for a
     PERMISSION_DENIED error whose details do not contain the cause.
@@ -151,7 +151,7 @@ def status_code(error: object) -> str:
 
 
 def with_reason(code: str, error: GoogleAPICallError) -> str:
-    """Add the reason in the error's details to the code.
+    """Append the reason from the error's details to the error code.
 
     The reason is omitted if the code contains it or `named_cause` explains it.
     """
@@ -179,7 +179,7 @@ def _bigquery_code_and_message(error: GoogleAPICallError) -> tuple[str, object]:
 
 
 def named_cause(error: GoogleAPICallError) -> str | None:
-    """Describe the cause of a rejection and its remedy, or return None if the cause is unknown."""
+    """Explain a rejection and how to fix it. Return None if the cause is unknown."""
     # A disabled API or a perimeter comes first: a grant on a resource would not help.
     obstacle = _disabled_api(error) if is_disabled_api(error) else _perimeter(error)
     if obstacle:
@@ -258,7 +258,7 @@ ANALYTICS_HUB = GoogleService(
         "INVALID_ARGUMENT": "Correct the name or the location. A linked dataset must be in its "
         "listing's location.",
         "NOT_FOUND": "Check the name. The listing might have been withdrawn.",
-        "PERMISSION_DENIED": "Ask an administrator of the project in this message to grant these "
+        "PERMISSION_DENIED": "Ask an administrator of the project named above to grant these "
         "Google credentials the required role.",
         "UNAUTHENTICATED": _LOG_IN_TO_HUB,
     },

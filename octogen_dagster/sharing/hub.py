@@ -65,10 +65,10 @@ class Listing:
 
     name: ListingName
     status: str | None = None
-    """The listing's status at Octogen for one subscriber, or a reason code if it is more specific.
+    """The status or the reason code that Octogen reports for the listing and one subscriber.
 
-    Empty if Octogen does not report a status for this listing. None if the source does not provide
-    statuses or the subscriber is not registered.
+    An empty string means that Octogen reports no status. None means that the source provides no
+    statuses or that the subscriber is not registered.
     """
 
 
@@ -83,7 +83,10 @@ class Listings:
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """A subscription to a listing and its linked dataset, unless Google does not report one."""
+    """A subscription to a listing.
+
+    `dataset_id` is None if Google does not report the linked dataset.
+    """
 
     name: str
     listing: ListingName
@@ -98,7 +101,7 @@ class Subscription:
 
 
 class AnalyticsHub:
-    """A client for Analytics Hub. Use it in a `with` statement.
+    """An Analytics Hub client for use in a `with` statement.
 
     The client connects on the first call. `timeout` is the time limit for one attempt, in seconds.
     `deadline` is the time limit for a call with all its attempts, or for a list with all its pages,
@@ -130,7 +133,7 @@ class AnalyticsHub:
             client.transport.close()
 
     def list_listings(self, exchange: str, *, only_catalogs: bool = True) -> Listings:
-        """Read the listings in an exchange, except listings that do not provide a linked dataset.
+        """Read the listings in an exchange. Listings without a linked dataset are excluded.
 
         Requires the viewer role on the exchange. `only_catalogs` also excludes commercial listings
         and coverage lists.
@@ -161,7 +164,7 @@ class AnalyticsHub:
         return found
 
     def may_subscribe(self, listing: ListingName) -> bool:
-        """Return True if these credentials have permission to subscribe to a listing."""
+        """Return True if the client's credentials have permission to subscribe to a listing."""
         from google.iam.v1 import iam_policy_pb2  # type: ignore[import-untyped]
 
         request = iam_policy_pb2.TestIamPermissionsRequest(
@@ -266,7 +269,7 @@ class AnalyticsHub:
         return {"retry": policy, "timeout": attempt}
 
     def _pages(self, method: Any, parent: str, subject: str) -> Iterator[Any]:
-        """Yield the pages of a list within the deadline.
+        """Yield the pages of a list. Raise an error if the deadline passes before the last page.
 
         Google's pager limits the size of a page but not the number of pages.
         """
@@ -363,14 +366,14 @@ def _problem(message: Any, *, only_catalogs: bool) -> str | None:
 
 
 def _export_restrictions(message: Any) -> dict[str, bool]:
-    """Return the true fields in a listing's `restricted_export_config`, if it is enabled."""
+    """Return the restrictions that are enabled in a listing's `restricted_export_config`."""
     config = message.restricted_export_config
     names = "enabled", "restrict_direct_table_access", "restrict_query_result"
     return {name: True for name in names if getattr(config, name)} if config.enabled else {}
 
 
 def _subscription(message: Any, listing: ListingName) -> Subscription:
-    """Convert a subscription. Google reports its linked dataset in one of three fields."""
+    """Convert a subscription. Google reports the linked dataset in one of three fields."""
     reference = message.destination_dataset.dataset_reference
     places = [(reference.project_id, reference.dataset_id)]
     for resource in [*message.linked_dataset_map.values(), *message.linked_resources]:

@@ -1,4 +1,4 @@
-"""Listing, exchange, project and dataset names, and subscription plans. No I/O."""
+"""Parses and checks names in Analytics Hub, and plans subscriptions. No I/O."""
 
 from __future__ import annotations
 
@@ -24,10 +24,7 @@ _PARTS = {
     "dataExchanges": ("exchange", _ID),
     "listings": ("listing", _ID),
 }
-"""The keywords in a listing's resource name.
-
-For each keyword, the mapping contains the name and the pattern of the part that follows it.
-"""
+"""Maps each keyword in a listing's resource name to the next part's name and pattern."""
 
 
 ListingKey = tuple[str, str, str]
@@ -56,10 +53,11 @@ class ListingName:
 
     @property
     def key(self) -> ListingKey:
-        """The listing's name without the project, which identifies the listing.
+        """An identifier for the listing: the location, the exchange id and the listing id.
 
-        Google uses the publisher's project id in some places and the project number in others. As a
-        result, listings from two publishers have the same key if all other parts are equal.
+        The project is omitted, because Google uses the publisher's project id in some places and
+        the project number in others. As a result, listings from two publishers have the same key if
+        all other parts are equal.
         """
         return self.location.lower(), self.exchange, self.listing
 
@@ -71,7 +69,7 @@ class ListingName:
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionPlan:
-    """A planned subscription to a listing and the linked dataset that it creates."""
+    """Settings for a new subscription and its linked dataset."""
 
     listing: ListingName
     project: str
@@ -145,7 +143,7 @@ def _parse(resource: str, kind: str) -> list[str]:
         form = "/".join(f"{word}/<{part}>" for word, (part, _) in expected)
         raise OctogenBigQueryInputError(
             f"{resource[:300]!r} is not the name of {'an' if kind == 'exchange' else 'a'} {kind}: "
-            f"{problem}. The expected form is {form}. The Platform's BigQuery page and Octogen's "
-            "MCP server show the name."
+            f"{problem}. The expected form is {form}. Copy the name from the Platform's "
+            "BigQuery page or from Octogen's MCP server."
         )
     return words[1::2]

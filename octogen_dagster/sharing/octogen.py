@@ -53,7 +53,7 @@ _ACTIONS = {
 }
 """The action for each status or reason code.
 
-If an offer's status and its reason code are both listed here, the first one determines the action.
+If an offer's status and reason code are both listed, the earlier entry determines the action.
 """
 
 LAPSED = _ACTIONS.keys() - {"awaiting_subscription", "active"}
@@ -87,7 +87,10 @@ class Offers(NamedTuple):
     offers: list[Cell]
 
     def of(self, listing: ListingName, dataset_id: str | None = None) -> Cell:
-        """Return the offer for a shared listing, with the given listing name and dataset id."""
+        """Return the offer for a listing, with names from the arguments.
+
+        If `dataset_id` is None, the offer's dataset id is kept.
+        """
         offer = next(each for each in self.offers if _key(each.listing_resource) == listing.key)
         dataset_id = dataset_id or offer.linked_dataset
         return msgspec.structs.replace(
@@ -96,9 +99,9 @@ class Offers(NamedTuple):
 
 
 def read_catalog_of(octogen: OctogenMCP, listing: ListingName) -> list[SharedListing]:
-    """Read all listings that Octogen shares for the catalog to which a listing belongs.
+    """Read all shared listings that belong to the same catalog as `listing`.
 
-    Raise an error if Octogen does not share the listing itself.
+    Raise an error if `listing` is not shared.
     """
     # Today the id contains the catalog key. Otherwise, read all listings.
     named = _CATALOG_OF_LISTING.fullmatch(listing.listing)
@@ -108,8 +111,8 @@ def read_catalog_of(octogen: OctogenMCP, listing: ListingName) -> list[SharedLis
             if _key(each.listing_resource) == listing.key:
                 return [other for other in shared if other.catalog_key == each.catalog_key]
     raise OctogenBigQueryError(
-        f"Octogen no longer shares listing {listing} with your organization. An existing dataset "
-        "was not changed. Ask Octogen for access, or delete the partition."
+        f"Octogen no longer shares listing {listing} with your organization. No existing "
+        "dataset was changed. Ask Octogen for access, or delete the partition."
     )
 
 
@@ -145,7 +148,7 @@ def read_offers(
 
 
 def _merged(shared: Sequence[SharedListing], cells: Iterable[Cell]) -> list[Cell]:
-    """Join listings with their status for the subscriber, and keep unmatched rows on both sides.
+    """Join listings with status cells. Listings and cells without a match are kept.
 
     A cell matches the listing with the same name. If there is no such listing, the cell matches a
     listing for the same catalog, unless that listing already has a cell.
@@ -175,7 +178,7 @@ def _merged(shared: Sequence[SharedListing], cells: Iterable[Cell]) -> list[Cell
 
 
 def _key(resource: str | None) -> ListingKey | str:
-    """Return a listing name's key, or the unchanged text if it is not a listing name."""
+    """Return a listing's key. If `resource` is not a listing name, return the text unchanged."""
     try:
         return ListingName.parse(resource or "").key
     except OctogenBigQueryInputError:
@@ -222,7 +225,9 @@ def decide(offer: Cell, subscriber: Subscriber | None) -> tuple[Action, str | No
         )
     if not subscriber.is_enabled:
         state = subscriber.desired_state
-        return Action.PENDING, f"The subscriber is {state} at Octogen. Enable the subscriber."
+        return Action.PENDING, (
+            f"Octogen reports the state {state} for this subscriber. Enable the subscriber."
+        )
     if offer.subscriber_id is None:
         return Action.PENDING, "Octogen reports no status for this subscriber yet."
     return _decide_by_word(offer)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 WAITS = (0.5, 1, 2, 4, 8)
 """Seconds to wait before each new attempt if the dataset id is taken.
 
-The list of subscriptions can lag behind.
+New subscriptions can appear in the list with a delay.
 """
 _AGAIN = (
     "materialize this partition or repeat the command. The listing sensor does not recreate a "
@@ -32,7 +32,7 @@ _AGAIN = (
 
 @dataclass(frozen=True, slots=True)
 class BigQuerySubscriptionResult:
-    """A subscription to a listing and its linked dataset.
+    """A subscription and its linked dataset.
 
     Attributes:
         listing_resource: The requested listing's resource name.
@@ -182,7 +182,7 @@ def _reject_leftovers(
 
 
 def _still_taken(plan: SubscriptionPlan, own: Sequence[Subscription]) -> OctogenBigQueryError:
-    """Return the error for a dataset id that is taken, but not by a known subscription."""
+    """Return the error for a dataset id that is taken for an unknown reason."""
     problem = (
         "No subscription to this listing uses the dataset. Choose another dataset id with "
         "dataset_id= (--dataset on the command line), or delete the dataset if nobody needs it. If "
@@ -191,10 +191,10 @@ def _still_taken(plan: SubscriptionPlan, own: Sequence[Subscription]) -> Octogen
     for each in own:
         if each.dataset_id is None:
             problem = (
-                "Analytics Hub does not report the linked dataset of the revoked subscription "
-                f"{each.name} to this listing. If it is this dataset, delete the subscription, "
-                f"then {_AGAIN} Otherwise, choose another dataset id with dataset_id= (--dataset "
-                "on the command line)."
+                f"The dataset might belong to the revoked subscription {each.name} to this "
+                "listing, because Analytics Hub does not report that subscription's dataset. If "
+                f"so, delete the subscription, then {_AGAIN} If not, choose another dataset id "
+                "with dataset_id= (--dataset on the command line)."
             )
             if each.state != REVOKED:
                 problem = _unknown_state(each)

@@ -59,7 +59,7 @@ def build_url_list_export_asset(
     control_plane_resource_key: str = "octogen_control_plane",
     **asset_arguments: Any,
 ) -> dg.AssetsDefinition:
-    """Build an asset for a URL list's daily export, which is a linked BigQuery dataset.
+    """Build an asset for the linked BigQuery dataset that contains a URL list's daily export.
 
     Once a day, Octogen matches the list with all catalogs and shares the result through BigQuery
     Analytics Hub for free. A materialization subscribes the `analytics_hub` resource's project to
@@ -72,7 +72,7 @@ def build_url_list_export_asset(
     `build_linked_products_asset`. If a list has not been exported yet, the run succeeds. It reports
     an observation instead of a materialization and skips downstream assets.
 
-    The check `fresh` warns if the latest export is too old. The asset requires an `OctogenResource`
+    The `fresh` check warns if the latest export is too old. The asset requires an `OctogenResource`
     and an `AnalyticsHubResource` with the resource keys `octogen` and `analytics_hub`.
 
     Args:
@@ -85,7 +85,7 @@ def build_url_list_export_asset(
             registered subscribers. Requires an `OctogenControlPlaneResource` with the resource key
             `octogen_control_plane`.
         grant_waits: Seconds to wait before each new attempt while Octogen's grant is missing.
-        max_age: Maximum age of the export; None omits the check `fresh`.
+        max_age: Maximum age of the export; None omits the `fresh` check.
         resource_key: The resource key of the `OctogenResource`.
         hub_resource_key: The resource key of the `AnalyticsHubResource`.
         control_plane_resource_key: The resource key of the `OctogenControlPlaneResource`.
@@ -174,13 +174,13 @@ def _check_specs(key: dg.AssetKey, max_age: timedelta | None) -> list[dg.AssetCh
 def _read_list(
     context: dg.AssetExecutionContext, url_list: dg.AssetKey, octogen: Any
 ) -> "CoverageUrlList":
-    """Fetch the URL list whose id the upstream asset reported."""
+    """Fetch the URL list that the upstream asset reported."""
     asset = url_list.to_user_string()
     list_id = reported_value(last_materialization(context, url_list), LIST_ID)
     if list_id is None:
         raise dg.Failure(
-            f"The URL list for {asset} is unknown, because no materialization reported {LIST_ID}. "
-            f"Materialize {asset} first.",
+            f"Asset {asset} has not reported the id of a URL list ({LIST_ID}). Materialize this "
+            "asset first.",
             allow_retries=False,
         )
     with permanent_errors_fail():
@@ -207,7 +207,7 @@ def _metadata(state: "CoverageUrlList") -> Metadata:
 def _not_exported(
     context: dg.AssetExecutionContext, state: "CoverageUrlList"
 ) -> dg.AssetObservation:
-    context.log.info(f"{_NOT_EXPORTED}. Data from an earlier list is kept.")
+    context.log.info(f"{_NOT_EXPORTED}. If an earlier list was exported, its data is kept.")
     return dg.AssetObservation(
         context.asset_key, description=f"{_NOT_EXPORTED}.", metadata=_metadata(state)
     )
@@ -226,7 +226,7 @@ def _exported(
 def _check_freshness(
     exported_at: datetime | None, created_at: datetime | None, max_age: timedelta | None
 ) -> Iterator[dg.AssetCheckResult]:
-    """Yield the result of the check `fresh`.
+    """Yield the result of the `fresh` check.
 
     Before the first export, the list's creation time is used.
     """

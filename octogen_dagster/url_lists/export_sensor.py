@@ -112,7 +112,7 @@ def build_url_list_sensor(
 def _by_export(
     assets: Sequence[dg.AssetsDefinition],
 ) -> tuple[dict[str, str], dict[str, list[dg.AssetKey]]]:
-    """Return the list's name and the assets to request for each export asset."""
+    """Return two mappings by export asset: the URL lists' names, and the assets to request."""
     names, runs = dict[str, str](), dict[str, list[dg.AssetKey]]()
     for each in assets:
         require_asset(each, "assets")
@@ -134,7 +134,7 @@ def _by_export(
 
 
 def _read(instance: dg.DagsterInstance, assets: Sequence[dg.AssetKey]) -> str | None:
-    """Return the export's data version, or None if a downstream asset is out of date."""
+    """Return the export's data version if all downstream assets are up to date, otherwise None."""
     records: list[dg.EventLogRecord] = []
     for asset in assets:
         found = instance.fetch_materializations(asset, limit=1).records

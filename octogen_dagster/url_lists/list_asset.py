@@ -45,7 +45,10 @@ from octogen_dagster.validation import require_percent
 URL_LIST = "octogen/url_list"
 """Definition metadata key for the list's name."""
 LIST_ID, LIST_NAME = "octogen/url_list_id", "octogen/url_list_name"
-"""Materialization metadata keys for the list's id and name, in the list asset and its export."""
+"""Materialization metadata keys for the list's id and name.
+
+Both the list asset and the export asset report the id and the name.
+"""
 REJECTED, REJECTED_URLS = "octogen/rejected", "octogen/rejected_urls"
 """Materialization metadata keys for the number of rejected rows and a preview of these rows."""
 ACCEPTED_CHECK = "accepted"
@@ -163,9 +166,10 @@ def build_url_list_asset(
 def build_url_list_checks(
     url_list: dg.AssetsDefinition, *, severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.WARN
 ) -> list[dg.AssetChecksDefinition]:
-    """Build the check `accepted`, which fails if any row in a URL list's table was rejected.
+    """Build the `accepted` check.
 
-    A failed check shows a preview of the rejected rows.
+    The check fails if any row in a URL list's table was rejected. A failed check shows a
+    preview of the rejected rows.
 
     Args:
         url_list: An asset built by `build_url_list_asset`.
@@ -215,7 +219,7 @@ def require_url_list(asset: dg.AssetsDefinition) -> None:
 
 
 def name_of_list(asset: dg.AssetsDefinition) -> str:
-    """Return the list's name from the metadata of a URL list asset or its export asset."""
+    """Return the URL list's name from the asset's metadata."""
     metadata = asset.metadata_by_key[asset.key]
     entry = metadata[URL_LIST if URL_LIST in metadata else LIST_NAME]
     return str(getattr(entry, "value", entry))
@@ -298,7 +302,7 @@ class _Table:
 
 
 def _stripped_urls(frame: pl.DataFrame) -> pl.Series:
-    """Return the URLs without surrounding whitespace, which responses might also omit."""
+    """Remove surrounding whitespace from the URLs, because responses might omit the whitespace."""
     stripped: pl.Series = frame["url"].cast(pl.String).str.strip_chars()
     return stripped
 
@@ -359,7 +363,8 @@ class _ListRun:
     def _warn_about_empty_table(self, url_list: CoverageUrlList) -> None:
         self._log.warning(
             f"The table has no URLs, so no URLs are removed from {_subject(url_list)}. The list "
-            f"contains {count(url_list.url_count, 'URL')}. Delete it if you no longer need it."
+            f"contains {count(url_list.url_count, 'URL')}. Delete the list if you no longer "
+            "need it."
         )
 
     def _wait_until_active(self, url_list: CoverageUrlList, seconds: float) -> CoverageUrlList:
@@ -372,8 +377,8 @@ class _ListRun:
             if left <= 0:
                 self._log.warning(
                     f"{_subject(url_list)} still has the status {PROVISIONING} after {seconds:g} "
-                    "seconds. It already contains all URLs, and Octogen exports it once it is "
-                    "active."
+                    "seconds. The list already contains all URLs. Octogen exports the list once "
+                    "its status is active."
                 )
                 break
             wait_interruptibly(Future(), min(pause, left))
@@ -456,7 +461,7 @@ def _failure(text: str) -> dg.Failure:
 
 
 def _preview(name: str, columns: Mapping[str, Sequence[Any]]) -> Metadata:
-    """Return metadata with the first rows as a table, or no metadata if there are no rows."""
+    """Return metadata with a preview table, or an empty dict if there are no rows."""
     frame = pl.DataFrame({each: values[:_MAX_SHOWN] for each, values in columns.items()})
     if frame.is_empty():
         return {}

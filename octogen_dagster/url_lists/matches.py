@@ -66,7 +66,7 @@ def build_url_matches_asset(
             export, including the column `product_url`.
         name: The asset's name or `dagster.AssetSpec`. Defaults to `<url_list>_matches`.
         min_covered_percent: Minimum percentage of exported URLs that must be covered, from 0 to
-            100, for the check `covered`.
+            100, for the `covered` check.
         asset_arguments: Any other argument for `@dagster.asset`. With
             `automation_condition=octogen_dagster.follow_upstream()`, the matches are updated after
             the list and its export.
@@ -163,7 +163,7 @@ def _covered(url_counts: Mapping[str, int], min_percent: float) -> dg.AssetCheck
     if fraction is not None:
         description = (
             f"Octogen covers {covered:,} of {count(exported, 'exported URL')}; "
-            f"at least {min_percent:g}% is expected."
+            f"the minimum is {min_percent:g}%."
         )
     shown = {} if fraction is None else {"octogen/covered_fraction": fraction}
     return _warning(COVERED, fraction, min_percent, description, shown)
@@ -173,8 +173,8 @@ def _matched(fraction: float | None) -> dg.AssetCheckResult:
     description = "No URL is covered."
     if fraction is not None:
         description = (
-            f"{fraction:.0%} of the covered URLs have a reliable match; at least "
-            f"{_MIN_MATCHED_PERCENT:g}% is expected. A product matches a URL if the product's URL "
+            f"{fraction:.0%} of the covered URLs have a reliable match; the minimum is "
+            f"{_MIN_MATCHED_PERCENT:g}%. A product matches a URL if the product's URL "
             "leads to the same page."
         )
     shown = {} if fraction is None else {"octogen/matched_fraction": fraction}

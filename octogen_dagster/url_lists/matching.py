@@ -1,4 +1,4 @@
-"""Matches a URL list's table with the coverage and the products in the list's export."""
+"""Matches the URLs in a table with the products in a URL list's export."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from octogen_dagster.errors import OctogenBigQueryInputError
 from octogen_dagster.frames.kinds import TableKind
 from octogen_dagster.frames.urls import normalized_url
 from octogen_dagster.printable import count
+from octogen_dagster.url_lists.list_asset import ADDED_COLUMNS
 
 COVERED, NOT_COVERED, PENDING, REJECTED = "covered", "not_covered", "pending", "rejected"
 STATUSES = (COVERED, NOT_COVERED, PENDING, REJECTED)
-LIST_COLUMNS = ("normalized_url", "rejected_code", "rejected_message")
-"""The columns that the URL list asset adds to the user's table."""
 EXPORTED = pl.Schema(
     {
         "url": pl.String(),
@@ -29,15 +28,15 @@ MATCHES_DESCRIPTIONS = {
     "sku": "The SKU in your table; null for a product without a URL in the list.",
     "url": "The competitor's product page in your table.",
     "status": "`covered`, `not_covered`, `pending` (added after the latest export) or `rejected`.",
-    "matched_by": "`url` if the product has the same URL, or `page` if the URLs differ in their "
-    "parameters or Shopify collection; null if there is no match.",
+    "matched_by": "`url` if the URLs match; `page` if only their parameters or Shopify collections "
+    "differ; null if there is no match.",
     "product_url": "The product's URL in Octogen's catalog.",
 }
 _EXPORTED_AT = "exported_at"
 MATCHES_KIND = TableKind(descriptions=MATCHES_DESCRIPTIONS, volatile=(_EXPORTED_AT,))
-"""Descriptions of the first columns.
+"""The table kind for matches.
 
-The other columns come from the user's table and the offers.
+Only columns that all matches tables have in common are described.
 """
 
 _FIRST = ("sku", "url", "status", "matched_by")
@@ -61,7 +60,7 @@ class Matches(NamedTuple):
 
     @property
     def summary(self) -> str:
-        """A Markdown summary for the metadata."""
+        """A Markdown summary of the matches."""
         covered, figures = self.url_counts[COVERED], self.figures
         matched = covered - figures["addresses_without_products"]
         total = count(sum(self.url_counts.values()), "URL")
@@ -156,17 +155,17 @@ def _column_names(own: Iterable[str], offer_columns: Iterable[str]) -> Mapping[s
     taken = set(offer_columns)
     if clash := sorted(taken.intersection(_FIRST)):
         raise OctogenBigQueryInputError(
-            f"The offers have a column {clash[0]!r}, but the matches add a column with this name. "
-            "Set `columns` to read only the other columns."
+            f"The offers have a column {clash[0]!r}, but the matches also have a column with this "
+            "name. Exclude the column from the offers asset, for example with `columns`."
         )
     # When snapshots are compared, Octogen's `exported_at` is ignored, but the user's is not.
     taken |= {"status", "matched_by", _EXPORTED_AT}
-    kept = [name for name in own if name not in LIST_COLUMNS]
+    kept = [name for name in own if name not in ADDED_COLUMNS]
     names = {name: f"own_{name}" if name in taken else name for name in kept}
     if clash := sorted({to for name, to in names.items() if name != to}.intersection(kept)):
         raise OctogenBigQueryInputError(
-            f"The URL list's table has a column {clash[0]!r}, but the matches add a column with "
-            "this name. Rename the column in the table."
+            f"The URL list's table has a column {clash[0]!r}, but the matches also have a "
+            "column with this name. Rename the column in the table."
         )
     return names
 
@@ -228,7 +227,7 @@ def _pairs(urls: pl.DataFrame, offers: pl.LazyFrame) -> tuple[pl.DataFrame, Mapp
     near = _nearest(rest, forms, _PRODUCT)
 
     def unpaired(pairs: pl.DataFrame) -> pl.DataFrame:
-        """Return the rows whose URL has no match in any row."""
+        """Return the rows whose URL has no match, not even in another row with the same URL."""
         paired = forms.join(pairs, on=_ROW, how="semi").select(echo)
         return forms.join(paired, on=echo, how="anti")
 

@@ -75,7 +75,7 @@ def find_url_list(client: BlockingClient, name: str) -> CoverageUrlList | None:
 
 
 def create_url_list(client: BlockingClient, name: str) -> CoverageUrlList:
-    """Create a list. If a list with this name exists, return it instead.
+    """Create a list, or return the existing list with this name.
 
     The list can exist because the first response was lost or because another run created it.
     """
@@ -88,7 +88,7 @@ def create_url_list(client: BlockingClient, name: str) -> CoverageUrlList:
 
 
 class UrlListSync:
-    """A run's synchronization of a URL list with a table.
+    """Synchronizes a URL list with a table during one run.
 
     Attributes:
         normalized: The normalized forms of the table's URLs.
@@ -109,7 +109,7 @@ class UrlListSync:
         self._urls = urls
 
     def wanted(self) -> set[str]:
-        """Return the normalized forms of the table's URLs, without rejected and unchecked URLs."""
+        """Return the table's URLs in normalized form, except rejected and unchecked URLs."""
         return {
             self.normalized[url]
             for url in self._urls
@@ -195,7 +195,10 @@ class UrlListSync:
         return count
 
     def _check(self, urls: Sequence[str]) -> set[str]:
-        """Store the normalized forms of URLs, and return the URLs that are in the list."""
+        """Return the URLs that are in the list.
+
+        The normalized form of every URL is added to `normalized`.
+        """
         present = set()
         for batch in _batches(urls):
             answer = self._client.check_coverage_url_list_urls(self.url_list.url_list_id, batch)
@@ -260,7 +263,7 @@ class UrlListSync:
     def _changed_by_others(self) -> OctogenError:
         return OctogenError(
             f"Another program changed the URL list {self.url_list.name!r} "
-            f"({self.url_list.url_list_id}) during each of {_MAX_ATTEMPTS} comparisons with its "
+            f"({self.url_list.url_list_id}) during all {_MAX_ATTEMPTS} comparisons with its "
             "table. Stop all other programs that write to the list, then run the asset again."
         )
 

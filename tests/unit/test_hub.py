@@ -90,7 +90,7 @@ def test_pages_without_an_end_are_an_error(fails: Fails) -> None:
         fails(r"pages were read within 0\.\d+ s", opened)
     circle = itertools.cycle("ab")
     with answering(ListListings=pages(circle)) as endpoint:
-        fails("the pages repeat", AnalyticsHub(endpoint=endpoint))
+        fails("the same page token twice", AnalyticsHub(endpoint=endpoint))
 
 
 def test_a_local_server_is_reached_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -261,7 +261,10 @@ def test_a_subscriber_that_octogen_does_not_serve_is_a_failure_that_lasts(run: R
     octogen = Octogen().register(desiredState="disabled")
     octogen.share("acme")
     result = run(Google(), octogen)
-    assert "The subscriber is disabled at Octogen. Enable the subscriber." in failure(result)
+    assert (
+        "Octogen reports the state disabled for this subscriber. Enable the subscriber."
+        in failure(result)
+    )
     assert retries(result) == []
 
 

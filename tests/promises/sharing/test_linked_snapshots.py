@@ -111,8 +111,9 @@ def test_a_snapshot_that_the_listing_forbids_ends_before_a_query(
         return run(upstream=(), instance=instance, retry_policy=AT_ONCE)
 
     result = materialized(enabled=True, restrict_query_result=True)
-    assert f"{VIEW} cannot be stored, because its listing sets restrict_query_result" in failure(
-        result
+    assert (
+        f"{VIEW} cannot be stored, because the table's listing sets restrict_query_result"
+        in failure(result)
     )
     assert not is_retried(result)
     assert server.inserted == []

@@ -231,7 +231,7 @@ def test_partitions_that_are_no_listings_are_named_in_the_log(
     )
     assert ticks.requested() == ["acme"]
     log = capfd.readouterr().err
-    assert "Skipped: 5 partitions in 'octogen_listings' are not listings" in log
+    assert "Skipped: 5 partitions in 'octogen_listings' that are not listings" in log
     assert ticks.check()[0]
 
 
