@@ -25,7 +25,7 @@ from octogen_dagster.api.http import (
 from octogen_dagster.api.responses import (
     error_from_response,
     invalid_body,
-    is_concurrency_refusal,
+    is_concurrency_rejection,
 )
 from octogen_dagster.api.retry import Retries
 from octogen_dagster.errors import (
@@ -39,7 +39,7 @@ from octogen_dagster.errors import (
 )
 
 if TYPE_CHECKING:
-    from octogen_dagster.api.pacing import Turn
+    from octogen_dagster.api.pacing import Slot
     from octogen_dagster.api.service import Service
     from octogen_dagster.api.spending import Charge
 
@@ -47,7 +47,7 @@ T = TypeVar("T")
 
 
 class Send(NamedTuple):
-    """A request to send. `seconds` limits the time until the response is complete.
+    """A request to send. The response must be complete within `seconds`.
 
     The driver updates `charge` when the request is sent and when the response begins.
     """
@@ -58,9 +58,9 @@ class Send(NamedTuple):
 
 
 class Wait(NamedTuple):
-    """A wait before the next request. It ends early if `until` is done.
+    """A wait before the next request. The wait ends early if `until` is done.
 
-    `why` is `rate limit`, `retry`, or `turn` for a wait until another request has finished.
+    `why` is `rate limit`, `retry`, `concurrency limit` or `first request`.
     """
 
     seconds: float
@@ -93,7 +93,7 @@ class RequestStatistics:
 Flow: TypeAlias = Generator[Send | Wait, Response | TransportError | None, T]
 
 LONG_WAIT = 5.0
-"""Minimum seconds for a wait to be logged. Waits for the rate limit are added up."""
+"""Minimum seconds before a wait is logged. For the rate limit, the total wait counts."""
 _RETRIED = (OctogenConnectionError, OctogenRateLimitError, OctogenServerError)
 
 
@@ -111,12 +111,12 @@ def request_flow(
     if not paced:
         return (yield from _attempts(service, request, path, subject))
     headers: Mapping[str, str] | None = None
-    seconds = service.limiter.take_turn(service.ends_at - service.clock())
+    seconds = service.limiter.reserve(service.ends_at - service.clock())
     if seconds is None:
         raise OctogenTimeoutError(
-            f"{subject}: at the organization's rate limit of "
-            f"{service.limiter.requests_per_minute:g} requests per minute, the next request cannot "
-            "be sent before the deadline. Try again later, or ask Octogen for a higher limit."
+            f"{subject}: the organization's rate limit of "
+            f"{service.limiter.requests_per_minute:g} requests per minute does not allow another "
+            "request before the deadline. Try again later, or ask Octogen for a higher limit."
         )
     try:
         if seconds:
@@ -137,12 +137,12 @@ def _attempts(service: Service, request: Request, path: str, subject: str) -> Fl
     deadline = service.clock() + service.retry.deadline
     while True:
         queued_at = service.clock()
-        turn = yield from _turn(service, subject)
+        slot = yield from _slot(service, subject)
         deadline += service.clock() - queued_at  # time in the queue does not count
         ends_at = min(deadline, service.ends_at)
         try:
             return (
-                yield from _attempt(service, request, path, subject, ends_at=ends_at, turn=turn)
+                yield from _attempt(service, request, path, subject, ends_at=ends_at, slot=slot)
             )
         except OctogenBudgetError as error:
             raise error from failure  # a lost response might have used up the budget
@@ -156,23 +156,23 @@ def _attempts(service: Service, request: Request, path: str, subject: str) -> Fl
         yield Wait(seconds, "retry", is_rate_limited)
 
 
-def _turn(service: Service, subject: str) -> Flow[Turn]:
+def _slot(service: Service, subject: str) -> Flow[Slot]:
     """Wait until the concurrency limit allows the request."""
-    turn = service.limiter.in_flight.enter()
+    slot = service.limiter.in_flight.enter()
     try:
-        while not turn.done():
+        while not slot.done():
             left = service.ends_at - service.clock()
             if left <= 0:
                 raise _timeout(service, subject)
-            yield Wait(left, "turn", until=turn)
+            yield Wait(left, "concurrency limit", until=slot)
     except BaseException:
-        service.limiter.in_flight.give_up(turn)
+        service.limiter.in_flight.give_up(slot)
         raise
-    return turn.result()
+    return slot.result()
 
 
 def _attempt(
-    service: Service, request: Request, path: str, subject: str, *, ends_at: float, turn: Turn
+    service: Service, request: Request, path: str, subject: str, *, ends_at: float, slot: Slot
 ) -> Flow[Response]:
     """Send a request once and record its cost."""
     in_flight = service.limiter.in_flight
@@ -187,8 +187,8 @@ def _attempt(
         failure = _failure(service, answer, subject)
         succeeded = failure is None
     finally:
-        refused = failure is not None and is_concurrency_refusal(failure)
-        in_flight.leave(turn, refused=refused, succeeded=succeeded)
+        throttled = failure is not None and is_concurrency_rejection(failure)
+        in_flight.leave(slot, throttled=throttled, succeeded=succeeded)
     if failure is not None:
         raise failure
     assert isinstance(answer, Response)
@@ -241,12 +241,12 @@ def _log_retry(service: Service, error: OctogenError, seconds: float) -> None:
             f"{service.retry.deadline:g} s in total. Further retries are not logged.",
             kind,
         )
-    if is_concurrency_refusal(error):
+    if is_concurrency_rejection(error):
         service.log.warn(
             "The service rejected concurrent requests (429 concurrency_limit_exceeded). The limit "
-            f"for concurrent requests is now {service.limiter.in_flight.limit:g} and is raised "
-            "slowly. Further rejections are not logged. To avoid rejections, lower `concurrency` "
-            "or run fewer reads in parallel.",
+            f"for concurrent requests is now {service.limiter.in_flight.limit:g} and increases "
+            "gradually. Further rejections are not logged. To avoid rejections, lower "
+            "`concurrency` or run fewer reads in parallel.",
             "in flight",
         )
 

@@ -32,7 +32,7 @@ _UNKNOWN = "extra_forbidden"
 """The 422 error type for unknown fields."""
 _SHOP_PATHS = ("/domains", "/stores")
 _shop_path_of: dict[str, str] = {}
-"""The path for shop lookups by base URL, once a response in this process has shown it."""
+"""Maps base URLs to the shop lookup path that worked in this process."""
 _LOOKUP_OPTIONS = {"resolutionMode": "index_only", "matchMode": "strict"}
 
 
@@ -84,7 +84,7 @@ def page_flow(service: Service, request: SearchRequest) -> Flow[MerchantProductL
 
 
 def search_subject(request: SearchRequest) -> str:
-    """Return the first words of messages about a search."""
+    """Return a search's name for messages, such as "Catalog 'acme'"."""
     return f"Catalog {request.catalog!r}" if request.catalog else "The search of all catalogs"
 
 
@@ -104,7 +104,7 @@ def product_flow(service: Service, url: str) -> Flow[MerchantProductUrlLookupRes
 def lookup_flow(
     service: Service, url: str, read: Callable[[Response, str], T], *, paced: bool = False
 ) -> Flow[T]:
-    """Look up a product URL in Octogen's index, and parse the response with `read`.
+    """Look up a product URL in Octogen's index. `read` parses the response.
 
     By default, a service with the current contract scrapes products that are not in the index. It
     also matches URLs loosely, so a removed variant resolves to another variant. The request turns
@@ -148,7 +148,7 @@ def _once_learned(service: Service, operation: str, flow: Flow[T]) -> Flow[T]:
     first = service.refused.learning.setdefault(operation, own)
     if first is not own:
         while not first.done():
-            yield Wait(float("inf"), "turn", until=first)
+            yield Wait(float("inf"), "first request", until=first)
         return (yield from flow)
     try:
         return (yield from flow)
@@ -224,7 +224,10 @@ def shop_path(base_url: str) -> str | None:
 
 
 def count_flow(service: Service, filters: SearchFilters, catalogs: Sequence[str] = ()) -> Flow[int]:
-    """Count the products that match a search's filters. The count is free and a lower bound."""
+    """Count the products that match a search's filters.
+
+    The request is free. The count is a lower bound.
+    """
     subject, path = "The count of products", "/products/facet-counts"
     body = count_request(filters, catalogs)
     try:
@@ -241,7 +244,7 @@ def count_flow(service: Service, filters: SearchFilters, catalogs: Sequence[str]
 
 
 def _spelled(body: Mapping[str, Any], refused: frozenset[str]) -> dict[str, Any]:
-    """Rewrite a request body without the rejected fields, if they have an equivalent."""
+    """Replace `catalog` and omit `understand=False` if the service has rejected these fields."""
     spelled = dict(body)
     if "catalog" in refused and "catalog" in spelled:
         spelled["catalogs"] = [spelled.pop("catalog")]
@@ -251,7 +254,7 @@ def _spelled(body: Mapping[str, Any], refused: frozenset[str]) -> dict[str, Any]
 
 
 def _explained(error: OctogenValidationError, subject: str) -> OctogenValidationError:
-    """Explain a 422 that rejects fields which require the current API contract."""
+    """Explain a 422 from a service with the older API contract. Return other errors unchanged."""
     entries = error.detail if isinstance(error.detail, list) else ()
     unknown = refused_fields(
         [each for each in entries if isinstance(each, dict) and each.get("type") == _UNKNOWN]

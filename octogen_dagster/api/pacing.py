@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 
-class Turn(NamedTuple):
-    """The state of the concurrency limit at the time when a request was sent.
+class Slot(NamedTuple):
+    """A slot for one concurrent request, with the limit's state when the request got the slot.
 
     `is_late` is true if requests from before the last halving were still in flight.
     """
@@ -44,7 +44,7 @@ class InFlight:
     def __init__(self) -> None:
         self.limit = self._most = float("inf")
         self._lock = threading.Lock()
-        self._line: deque[Future[Turn]] = deque()
+        self._line: deque[Future[Slot]] = deque()
         self._in_flight = 0
         self._halvings = 0
         self._before_halving = 0  # requests in flight that were sent before the last halving
@@ -56,31 +56,31 @@ class InFlight:
             self._most = most
             self.limit = min(self.limit, most)
 
-    def enter(self) -> Future[Turn]:
-        """Return a future that is done as soon as the request can be sent.
+    def enter(self) -> Future[Slot]:
+        """Return a future that completes when the request can be sent.
 
         Waiting requests are sent in order. The caller must call `leave` or `give_up` afterwards.
         """
-        turn: Future[Turn] = Future()
+        slot: Future[Slot] = Future()
         with self._lock:
-            self._line.append(turn)
+            self._line.append(slot)
             self._let_in()
-        return turn
+        return slot
 
-    def give_up(self, turn: Future[Turn]) -> None:
-        """Stop waiting for the limit. If the wait is already over, release the request's place."""
-        if not turn.cancel():
-            self.leave(turn.result(), refused=False, succeeded=False)
+    def give_up(self, slot: Future[Slot]) -> None:
+        """Stop waiting for a slot, or release the slot that the request already has."""
+        if not slot.cancel():
+            self.leave(slot.result(), throttled=False, succeeded=False)
 
-    def leave(self, turn: Turn, *, refused: bool, succeeded: bool) -> None:
+    def leave(self, slot: Slot, *, throttled: bool, succeeded: bool) -> None:
         """Record that a request ended.
 
-        `refused` is true if the service rejected the request because too many were in flight.
+        `throttled` is true if the service rejected the request because too many were in flight.
         """
         with self._lock:
-            at_once = max(turn.in_flight, self._in_flight)
+            at_once = max(slot.in_flight, self._in_flight)
             self._in_flight -= 1
-            is_before_halving = turn.halvings < self._halvings
+            is_before_halving = slot.halvings < self._halvings
             self._before_halving -= is_before_halving
             if succeeded:
                 self._successes += 1
@@ -90,7 +90,7 @@ class InFlight:
             # Requests in flight together are rejected together. Such rejections halve the limit
             # once. This includes a request that was sent while others from before the halving were
             # still in flight.
-            elif refused and not (is_before_halving or turn.is_late):
+            elif throttled and not (is_before_halving or slot.is_late):
                 # Halving a limit far above the requests in flight would have no effect.
                 self.limit = max(1, min(self.limit, at_once) // 2)
                 self._halvings += 1
@@ -100,10 +100,10 @@ class InFlight:
 
     def _let_in(self) -> None:
         while self._line and self._in_flight < self.limit:
-            turn = self._line.popleft()
-            if turn.set_running_or_notify_cancel():  # False if the request gave up its turn
+            slot = self._line.popleft()
+            if slot.set_running_or_notify_cancel():  # False if the request gave up its slot
                 self._in_flight += 1
-                turn.set_result(Turn(self._halvings, self._in_flight, self._before_halving > 0))
+                slot.set_result(Slot(self._halvings, self._in_flight, self._before_halving > 0))
 
 
 class RateLimiter:
@@ -142,8 +142,8 @@ class RateLimiter:
         """The organization's rate limit, or 0 until a response reports it."""
         return self._tokens_per_second * 60
 
-    def take_turn(self, within: float = float("inf")) -> float | None:
-        """Reserve the next request and return the seconds to wait until it can be sent.
+    def reserve(self, within: float = float("inf")) -> float | None:
+        """Reserve one request. Return the seconds to wait before the request can be sent.
 
         If the wait would exceed `within`, nothing is reserved and the result is None. Call `update`
         once after each reserved request.
@@ -163,7 +163,7 @@ class RateLimiter:
             return seconds
 
     def update(self, headers: Mapping[str, str] | None) -> None:
-        """Record that a reserved request ended, and apply the rate limit in its headers."""
+        """Record that a reserved request ended, and apply the rate limit from the response."""
         with self._lock:
             self._pending -= 1
             if headers is None:

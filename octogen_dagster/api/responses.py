@@ -118,7 +118,7 @@ _BY_STATUS: Mapping[int, tuple[type[OctogenAPIError], str]] = {
 
 
 def advice_of(status: int) -> str:
-    """Return what to do about an HTTP error status."""
+    """Return the advice for an HTTP error status."""
     return _BY_STATUS[status][1]
 
 
@@ -161,7 +161,7 @@ def error_from_response(response: Response, subject: str) -> OctogenAPIError:
 
 
 def invalid_body(response: Response, subject: str, problem: str) -> OctogenResponseError:
-    """Create the error for a 2xx response with an invalid body, which `problem` describes."""
+    """Create the error for a response with an invalid body. The message includes `problem`."""
     content_type = _shown(response.headers.get("content-type") or "no content type")
     return OctogenResponseError(
         f"{subject} failed: the service responded with {response.status_code} and {problem} "
@@ -177,7 +177,7 @@ def lacks_version(url: str) -> bool:
     return not _VERSION.search(urlsplit(url).path)
 
 
-def is_concurrency_refusal(error: OctogenError) -> bool:
+def is_concurrency_rejection(error: OctogenError) -> bool:
     """True if the service rejected a request because too many were in flight."""
     return (
         isinstance(error, OctogenRateLimitError)
@@ -263,7 +263,7 @@ def _request_id(response: Response) -> str:
 
 
 def _reason(detail: Any, response: Response) -> str:
-    """Return the service's reason for an error, from `detail` or else from the body's text."""
+    """Return the reason for an error: `detail` if it exists, otherwise the body's text."""
     if isinstance(detail, list) and detail:
         return "; ".join(_field_error(entry) for entry in detail[:_MAX_FIELDS])
     if isinstance(detail, dict):

@@ -167,7 +167,7 @@ def test_a_paced_request_waits_for_the_bucket_and_learns_from_every_answer() -> 
 def test_a_flow_that_is_closed_gives_everything_back(steps: int) -> None:
     script = Script([])
     service = script.service(spending=Spending(budget_usd=0.02))
-    service.limiter.take_turn()
+    service.limiter.reserve()
     service.limiter.update(CURRENT_LIMIT)
     flow = search_flow(service, BODY, "It", paced=True)
     step: Send | Wait = next(flow)

@@ -21,7 +21,7 @@ def limiter_at(limit: int, remaining: int, reserve: float = 20) -> tuple[RateLim
     """A rate limiter that has just learned what is left in the bucket."""
     clock = Clock()
     rate_limiter = RateLimiter(reserve, clock=clock)
-    rate_limiter.take_turn()
+    rate_limiter.reserve()
     rate_limiter.update(headers(limit, remaining))
     return rate_limiter, clock
 
@@ -29,19 +29,19 @@ def limiter_at(limit: int, remaining: int, reserve: float = 20) -> tuple[RateLim
 class TestReserve:
     def test_at_the_reserve_the_delays_grow_at_the_rate_of_refill(self) -> None:
         rate_limiter, _ = limiter_at(limit=60, remaining=12)
-        assert [rate_limiter.take_turn() for _ in range(4)] == pytest.approx([1, 2, 3, 4])
+        assert [rate_limiter.reserve() for _ in range(4)] == pytest.approx([1, 2, 3, 4])
 
-    def test_a_turn_that_comes_too_late_is_not_taken(self) -> None:
+    def test_a_wait_longer_than_within_reserves_nothing(self) -> None:
         rate_limiter, _ = limiter_at(limit=60, remaining=12)
-        assert rate_limiter.take_turn(within=0.9) is None
-        assert rate_limiter.take_turn(within=1.1) == pytest.approx(1)
+        assert rate_limiter.reserve(within=0.9) is None
+        assert rate_limiter.reserve(within=1.1) == pytest.approx(1)
 
     def test_pending_requests_are_subtracted_from_the_header(self) -> None:
         rate_limiter, _ = limiter_at(limit=60, remaining=60)
         for _ in range(3):
-            rate_limiter.take_turn()
+            rate_limiter.reserve()
         rate_limiter.update(headers(60, 14))
-        assert rate_limiter.take_turn() == pytest.approx(1), "14 - 12 in reserve - 2 pending"
+        assert rate_limiter.reserve() == pytest.approx(1), "14 - 12 in reserve - 2 pending"
 
     @pytest.mark.parametrize(
         "odd",
@@ -50,9 +50,9 @@ class TestReserve:
     def test_invalid_headers_change_nothing(self, odd: dict[str, str]) -> None:
         rate_limiter, clock = limiter_at(limit=60, remaining=12)
         clock.now += 1
-        rate_limiter.take_turn()
+        rate_limiter.reserve()
         rate_limiter.update(odd)
-        assert rate_limiter.take_turn() == pytest.approx(1)
+        assert rate_limiter.reserve() == pytest.approx(1)
 
     @given(
         limit=st.integers(1, 10_000),
@@ -67,7 +67,7 @@ class TestReserve:
         per_second, tokens, filled_at = limit / 60, float(limit), clock.now
         for gap in gaps:
             clock.now += gap
-            clock.now += rate_limiter.take_turn() or 0
+            clock.now += rate_limiter.reserve() or 0
             tokens = min(limit, tokens + (clock.now - filled_at) * per_second) - 1
             filled_at = clock.now
             # The header is in whole tokens; the first request is sent before any is known.
@@ -76,13 +76,13 @@ class TestReserve:
 
 
 class TestThreads:
-    def test_each_turn_is_taken_once(self) -> None:
+    def test_each_request_is_reserved_once(self) -> None:
         rate_limiter, _ = limiter_at(limit=60, remaining=12)
         together = threading.Barrier(8)
 
         def take(_: int) -> list[float]:
             together.wait(30)
-            return [rate_limiter.take_turn() or 0 for _ in range(200)]
+            return [rate_limiter.reserve() or 0 for _ in range(200)]
 
         with ThreadPoolExecutor(8) as threads:
             delays = sorted(delay for taken in threads.map(take, range(8)) for delay in taken)
@@ -98,17 +98,17 @@ class TestInFlight:
             assert in_flight.limit == limit
         for number in range(250):
             assert in_flight.limit == 1 + number // 100
-            turn = in_flight.enter().result(0)
-            in_flight.leave(turn, refused=False, succeeded=True)
+            slot = in_flight.enter().result(0)
+            in_flight.leave(slot, throttled=False, succeeded=True)
 
     def test_no_more_than_the_limit_are_in_flight(self) -> None:
         in_flight = InFlight()
         refuse_together(in_flight, 4)
-        turns = [in_flight.enter().result(0) for _ in range(2)]
+        slots = [in_flight.enter().result(0) for _ in range(2)]
         gone, late, later = (in_flight.enter() for _ in range(3))
         assert not any(each.done() for each in (gone, late, later))
         in_flight.give_up(gone)
-        in_flight.leave(turns[0], refused=False, succeeded=False)
+        in_flight.leave(slots[0], throttled=False, succeeded=False)
         assert late.done()
         assert not later.done(), "it came later"
         in_flight.give_up(late)
@@ -116,6 +116,6 @@ class TestInFlight:
 
 
 def refuse_together(in_flight: InFlight, requests: int) -> None:
-    turns = [in_flight.enter().result(0) for _ in range(requests)]
-    for turn in turns:
-        in_flight.leave(turn, refused=True, succeeded=False)
+    slots = [in_flight.enter().result(0) for _ in range(requests)]
+    for slot in slots:
+        in_flight.leave(slot, throttled=True, succeeded=False)
