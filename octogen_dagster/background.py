@@ -79,7 +79,7 @@ class Deadline:
         return 0.0 if self.stop.is_set() else max(0.0, self.ends_at - time.monotonic())
 
     def within(self, seconds: float) -> Deadline:
-        """Return a deadline for part of the work, never later than this one."""
+        """Return a deadline in `seconds`, or this deadline if it is earlier."""
         ends_at = time.monotonic() + seconds
         return Deadline(seconds, ends_at, self.stop) if ends_at < self.ends_at else self
 

@@ -27,7 +27,7 @@ class Persistence(enum.Enum):
     """The cause is an overload, a rate limit, or a grant that has not arrived yet."""
 
     UNCLEAR = "possibly temporary"
-    """The response was late, incomplete or unexpected, as in an outage or with a wrong base URL."""
+    """The response was late, incomplete or unexpected. Check for an outage or a wrong base URL."""
 
     PERMANENT = "permanent"
     """The cause is a missing permission, a rejected credential, an invalid name, or no credit."""
@@ -123,7 +123,7 @@ class OctogenBudgetError(OctogenError):
 
 
 class OctogenPagingError(OctogenError):
-    """The pages of a search repeat, restart or never end, so it cannot be read completely."""
+    """A search could not be read completely, because its pages repeat, restart or never end."""
 
 
 class OctogenSplitCatalogError(OctogenPagingError):
@@ -146,7 +146,7 @@ class OctogenSnapshotError(OctogenError):
 
 
 class OctogenShrunkenSnapshotError(OctogenSnapshotError):
-    """A whole-catalog read has no rows, or far fewer than the snapshot it would replace."""
+    """A whole-catalog read has no rows, or far fewer rows than the existing snapshot."""
 
     persistence = Persistence.PERMANENT
 
@@ -179,7 +179,7 @@ class OctogenPastPartitionError(OctogenSnapshotError):
 
 
 class OctogenNotificationError(OctogenError):
-    """An alert notification could not be sent. The sensor sends it again on its next tick."""
+    """An alert notification could not be sent. The sensor retries on its next tick."""
 
 
 class OctogenTableError(OctogenError):
@@ -282,7 +282,7 @@ class OctogenAPIError(OctogenError):
         self.retry_after = retry_after
 
     def with_message(self, message: str) -> Self:
-        """Return a copy of the error with another message."""
+        """Return a copy of the error with a different message."""
         other = copy.copy(self)
         other.args = (message,)
         return other
@@ -317,7 +317,7 @@ CONCERNS_ALL = (
     OctogenForbiddenError,
     OctogenInsufficientCreditError,
 )
-"""Errors caused by the API key or the budget. All further requests would raise them as well."""
+"""Errors caused by the API key or the budget. Further requests would raise the same error."""
 
 
 class OctogenNotFoundError(OctogenAPIError):
@@ -395,7 +395,7 @@ class OctogenResponseError(OctogenAPIError):
 
 
 def error_code(detail: Any) -> str:
-    """Return the error code. It is `detail` itself or, if `detail` is an object, its `code`."""
+    """Return the error code: `detail` itself, or `detail["code"]` if `detail` is an object."""
     code = detail.get("code") if isinstance(detail, dict) else detail
     return code if isinstance(code, str) else ""
 

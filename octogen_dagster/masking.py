@@ -16,19 +16,16 @@ _URL_OPTION = re.compile(
     r"[?&;][\w.-]*(?:sig|pass|passwd|password|token|secret|key)=", re.IGNORECASE
 )
 _BUCKET_USER = re.compile(r"\b(?:s3[an]?|gcs|gs|oss)://[^/\s]*@", re.IGNORECASE)
-"""Matches a user name before a bucket name.
-
-Azure URLs are not matched, because they contain a container name before `@`.
-"""
+"""Matches bucket URLs with a user name, but not Azure URLs, where a container name precedes `@`."""
 _FILE_NAMES = ("credentials", "jwt_private_key")
 """Suffixes of setting names whose value can be a file path."""
 _SECRET_BEGINNINGS = ("{", "MII")
 """Prefixes of secrets that are not file paths: JSON, or a private key without a header."""
 _BETWEEN_WORDS = re.compile(r"[\s=:@/?&;,'\"]+")
 _MAX_SHORT = 5
-"""Secrets up to this length are masked only as whole words, as longer words can contain them."""
+"""Maximum length for whole-word masking. A short secret can be part of an ordinary word."""
 _NAMES = {"dbname", "host", "hostaddr", "motherduck_token", "password", "port", "user"}
-"""Keywords from connection strings. They are not secret."""
+"""Keywords from connection strings, which are not secret."""
 
 
 def is_secret(name: str, value: Any) -> bool:

@@ -97,7 +97,7 @@ class OnceLog:
         self._logged: set[object] = set()
 
     def warn(self, line: str, reason: object = None) -> None:
-        """Log a line once for each reason. The reason defaults to the line itself."""
+        """Log a line, unless `reason` was logged before. `reason` defaults to the line."""
         with self._lock:
             is_new = (reason or line) not in self._logged
             self._logged.add(reason or line)

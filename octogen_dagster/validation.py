@@ -135,7 +135,7 @@ def warn_of_share(name: str, value: float) -> None:
 
 
 def require_extras(subject: str, *extras: str) -> None:
-    """Raise an error if an extra that `subject` needs is not installed."""
+    """Raise an error if an extra is not installed. The message begins with `subject`."""
     missing = {extra: _missing_packages(extra) for extra in extras}
     if names := [name for packages in missing.values() for name in packages]:
         wanted = ",".join(extra for extra, packages in missing.items() if packages)

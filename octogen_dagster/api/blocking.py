@@ -90,7 +90,7 @@ def _driven(
 
 
 class BlockingClient:
-    """A synchronous client for a single thread, with one persistent connection.
+    """A synchronous client with one persistent connection, for use in a single thread.
 
     Each request needs about a twentieth of the CPU time that httpx needs (measured). Once `stop` is
     set, requests and waits raise `StoppedError` within a second. An interrupt in the main thread
@@ -189,7 +189,7 @@ class BlockingClient:
         return [values[place] for place in range(len(flows))]
 
     def check(self) -> None:
-        """Raise `StoppedError` if `stop` is set. Call `poll` at most five times a second."""
+        """Raise `StoppedError` if `stop` is set. Otherwise, call `poll` at most every 0.2 s."""
         if self.stop.is_set():
             raise StoppedError
         if (now := time.monotonic()) - self._polled_at >= _POLL_SECONDS:

@@ -1,4 +1,4 @@
-"""Catalog sources list the catalogs that assets read and the catalog sensor watches."""
+"""Catalog sources, which list the catalogs for assets and for the catalog sensor."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MAX_EXTRA_PAGES_PERCENT = 5.0
 _POLL_SECONDS = 0.2
 _MAX_LISTING_AGE = 10.0
 _CANCELLATION_SECONDS = 1.5
-"""Maximum seconds that a cancelled `fetch` can take to return."""
+"""Maximum seconds for a cancelled `fetch` to return."""
 _MAX_ERRORS_IN_MESSAGE = 5
 _MAX_CATALOGS_IN_MESSAGE = 20
 _warned: set[tuple[CatalogSource, str, tuple[str, ...]]] = set()
@@ -66,7 +66,7 @@ class CatalogSource(ABC):
 
 @dataclass(frozen=True)
 class GrantedCatalogs(CatalogSource):
-    """All catalogs that the API key has access to, with the time each was last indexed.
+    """All catalogs granted to the API key, with their last index times.
 
     Octogen's current service does not offer this list and responds with 404.
     """
@@ -88,10 +88,10 @@ class ShopCatalogs(CatalogSource):
     hosts fails if any host fails, unless Octogen does not cover the shop. For each catalog, the
     service reports when it computed the product count, but not when it last indexed the catalog.
 
-    A host can have several catalogs. If one of them combines many shops, the same product can
+    A host can have several catalogs. If one catalog contains several shops, the same product can
     appear in two catalogs with different uuids. By default, all catalogs are read, and a warning
-    lists them with their product counts and read costs. To read only some of them and to stop the
-    warning, pass `catalogs`.
+    lists the catalogs with their product counts and read costs. To read only some catalogs and to
+    stop the warning, pass `catalogs`.
 
     Args:
         hosts: The shops' hosts or URLs, such as `shop.example`.
@@ -143,7 +143,7 @@ class ShopCatalogs(CatalogSource):
     def _require_chosen(
         self, states: Sequence[CatalogState], errors: Sequence[OctogenError]
     ) -> None:
-        """Raise an error if a key in `catalogs` is not a catalog for any of the hosts."""
+        """Raise an error if `catalogs` contains a key that does not belong to any of the hosts."""
         hosts = {state.catalog: state.host for state in states}
         missing = [key for key in self.catalogs or () if key not in hosts]
         if not missing:
@@ -198,18 +198,18 @@ class Listing:
     def __reduce__(self) -> tuple[type[Listing], tuple[()]]:
         return type(self), ()
 
-    def fetched_since(self, moment: float, client: BlockingClient) -> CatalogList:
-        """Return a catalog list that is not older than `moment`, a time on `Service.clock`.
+    def fetched_since(self, not_before: float, client: BlockingClient) -> CatalogList:
+        """Return a catalog list that was requested at or after `not_before`.
 
-        If several threads need a new list, one thread requests it and the others wait. They share
-        the result, even if it is an error.
+        `not_before` is a time on `Service.clock`. If several threads need a new list, one thread
+        requests the list, and all threads share the result or the error.
         """
         service = client.service
         assert isinstance(service, CatalogService)
         while not self._lock.acquire(timeout=_POLL_SECONDS):
             client.check()
         try:
-            if self._latest is None or self._latest[0] < moment:
+            if self._latest is None or self._latest[0] < not_before:
                 requested_at = service.clock()
                 try:
                     self._latest = requested_at, fetch_catalogs(client, service.catalog_source)
@@ -241,7 +241,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class CatalogService(Service):
-    """A service with the settings for reading whole catalogs.
+    """A `Service` with settings for reading whole catalogs.
 
     Up to `concurrency` catalogs or product lookups are read in parallel. A single catalog can also
     be read in parallel parts, which costs up to `max_extra_pages_percent` more pages. If the
@@ -272,7 +272,7 @@ class CatalogService(Service):
         return service.keeping_connections()
 
     def fetch_catalogs(self) -> CatalogList:
-        """List the source's catalogs without duplicates, with a warning if a host has several."""
+        """List the source's catalogs once each, and warn about hosts with several catalogs."""
         with BlockingClient(self) as client:
             listed = fetch_catalogs(client, self.catalog_source)
         warnings = [*listed.warnings, *several_of_a_host(self, listed.catalogs)]
@@ -344,7 +344,7 @@ def _run_on_event_loop(source: CatalogSource, client: BlockingClient) -> Catalog
 
 
 def several_by_host(states: Iterable[CatalogState]) -> dict[str, list[CatalogState]]:
-    """Group the catalogs by host, smallest first. Hosts with a single catalog are omitted."""
+    """Return the catalogs for each host with several catalogs. The smallest catalog comes first."""
     by_host: dict[str, list[CatalogState]] = {}
     for state in sorted(states, key=lambda state: state.product_count or math.inf):
         by_host.setdefault(state.host or "", []).append(state)
@@ -366,8 +366,8 @@ def several_of_a_host(service: CatalogService, states: Iterable[CatalogState]) -
         _warned.add(known)
         named = "; ".join(_size(state, service) for state in several)
         yield (
-            f"Shop {host!r} has {len(several)} catalogs, and all of them are read: {named}. If one "
-            "of the catalogs combines many shops, the same product can appear in two catalogs with "
+            f"Shop {host!r} has {len(several)} catalogs: {named}. Every catalog is read. If one "
+            "catalog contains several shops, the same product can appear in two catalogs with "
             "different uuids. To read only some of the catalogs, pass their keys, such as "
             f"ShopCatalogs(hosts=[...], catalogs=[{several[0].catalog!r}])."
         )
@@ -420,7 +420,7 @@ def _checked_host(text: str) -> str:
 
 
 def _temporary_error(errors: Iterable[OctogenError]) -> OctogenError | None:
-    """Return the first error that might be temporary: any error except `domain_not_covered`."""
+    """Return the first error that might be temporary. `domain_not_covered` is never temporary."""
     for error in errors:
         if not (isinstance(error, OctogenNotFoundError) and error.detail == "domain_not_covered"):
             return error
@@ -428,7 +428,7 @@ def _temporary_error(errors: Iterable[OctogenError]) -> OctogenError | None:
 
 
 def _combined_error(errors: Sequence[OctogenError]) -> OctogenError:
-    """Combine the hosts' errors into one error, which is temporary if any of them is."""
+    """Combine the hosts' errors into one error, with the type of a temporary error if possible."""
     first = _temporary_error(errors) or errors[0]
     if len(errors) == 1:
         return first

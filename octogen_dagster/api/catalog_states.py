@@ -1,4 +1,4 @@
-"""Catalog lists and their decoding. A list with 100,000 catalogs is decoded in 50 ms."""
+"""Catalog lists and their decoding. Decoding 100,000 catalogs takes about 50 ms."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class CatalogState(msgspec.Struct, frozen=True, gc=False, rename="camel"):
 
 @dataclass(frozen=True)
 class CatalogList:
-    """The catalogs that a catalog source lists, and the problems that occurred.
+    """The result of a catalog source: its catalogs, warnings and errors.
 
     Attributes:
         catalogs: The catalogs.
@@ -147,7 +147,7 @@ def _time(catalog: str, field: str, value: Any, warnings: list[str]) -> datetime
         return time.astimezone(UTC) if has_zone else time.replace(tzinfo=UTC)
     except (ValidationError, OverflowError):
         warnings.append(
-            f"Catalog {catalog!r} has an invalid time in {field}, {str(value)[:60]!r}, which is "
+            f"Catalog {catalog!r} has an invalid {field}: {str(value)[:60]!r}. The value is "
             "ignored."
         )
         return None

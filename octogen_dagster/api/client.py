@@ -155,20 +155,20 @@ class OctogenClient:
         """List the catalogs granted to the API key. The list can be empty.
 
         Raises:
-            OctogenNotFoundError: The service cannot list catalogs. Octogen's current service
-                responds with this error.
+            OctogenNotFoundError: The service does not list catalogs. Octogen's current
+                service always responds with 404.
             OctogenError: The request failed for another reason.
         """
         return await self._driver.run(list_catalogs_flow(self._service))
 
     async def list_catalog_states(self) -> CatalogList:
-        """List the catalogs granted to the API key, as `GrantedCatalogs` does.
+        """List the catalogs granted to the API key. `GrantedCatalogs` calls this method.
 
-        This method sends the same request as `list_catalogs` but decodes the response faster.
+        The request is the same as in `list_catalogs`, but the response is decoded faster.
 
         Raises:
-            OctogenNotFoundError: The service cannot list catalogs. Octogen's current service
-                responds with this error.
+            OctogenNotFoundError: The service does not list catalogs. Octogen's current
+                service always responds with 404.
             OctogenError: The request failed for another reason.
         """
         return parsed_catalog_list(await self._driver.run(catalogs_flow(self._service)), CATALOGS)

@@ -13,7 +13,7 @@ from octogen_dagster.errors import OctogenNotFoundError
 
 
 class Count(NamedTuple):
-    """The number of products in a catalog or search. `products` is None if it is unknown."""
+    """The number of products in a catalog or search. `products` is None if unknown."""
 
     subject: str
     products: int | None
@@ -34,7 +34,7 @@ class Counts(NamedTuple):
 def count_read(
     client: BlockingClient, search: SearchFilters, catalogs: Sequence[str], hosts: Sequence[str]
 ) -> Counts:
-    """Count the products that match a search in the given catalogs and the catalogs for the hosts.
+    """Count the products that match a search. `catalogs` and `hosts` select the catalogs.
 
     If the search has no filters, each catalog is counted separately. Otherwise, the result has one
     count for the search, or one count per catalog if a host has several catalogs. If neither

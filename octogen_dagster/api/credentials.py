@@ -105,7 +105,7 @@ class ApiKey:
 
 
 def parsed_word(value: object) -> SecretStr | None:
-    """Return the stripped value, or None if it is empty or not a single printable ASCII word."""
+    """Strip the value. Return None if the result is not a single printable ASCII word."""
     from pydantic import SecretStr
 
     text = value.strip() if isinstance(value, str) else ""

@@ -30,7 +30,7 @@ _FIELDS = {*SearchFilters.model_fields, "catalogs"} - _NOT_COUNTED
 
 @dataclass(frozen=True)
 class Estimate:
-    """The estimated number of charged requests for a read, with its cost and duration."""
+    """The estimated requests, cost and duration for a read. Only charged requests count."""
 
     products: int
     requests: int  # charged ones only
@@ -46,7 +46,7 @@ class Estimate:
 
     @property
     def limit_seconds(self) -> float | None:
-        """The minimum duration in seconds at the rate limit. None if the limit is unknown.
+        """The minimum duration in seconds at the rate limit. None if the rate limit is unknown.
 
         The token bucket holds one minute's requests and is assumed to be full when the read begins.
         """
@@ -103,7 +103,7 @@ def _duration(seconds: float) -> str:
 
 
 class ValueCount(ResponseModel):
-    """The number of products with a facet value."""
+    """A facet value, and the number of products with this value."""
 
     value: str
     count: int = Field(ge=0)

@@ -50,7 +50,7 @@ class Response:
         return 200 <= self.status_code < 300
 
     def as_httpx(self) -> httpx.Response:
-        """Convert to a `Response` from httpx or httpx2, which public errors contain."""
+        """Convert to an `httpx.Response` or `httpx2.Response`, for use in public errors."""
         library: Any = importlib.import_module(self.library)
         response: httpx.Response = library.Response(
             self.status_code,
@@ -92,7 +92,7 @@ def parsed_headers(lines: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
 
 
 def is_cut_off(headers: Mapping[str, str], body: bytes) -> bool:
-    """True if a JSON body is truncated and the HTTP client could not detect this.
+    """True if a JSON body is truncated, but the HTTP client could not detect the truncation.
 
     If the response has no length, a closed connection looks like the end of the body. Clients also
     miss a truncated compressed body, because they do not check for the end of its stream.
@@ -113,10 +113,10 @@ def is_cut_off(headers: Mapping[str, str], body: bytes) -> bool:
 
 
 def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds in `Retry-After`, at most a year. None if the header is missing.
+    """Return the delay from `Retry-After` in seconds. None if the header is missing.
 
     The header contains whole seconds or an HTTP date. A date is compared with the response's `Date`
-    header if it has one, so this machine's clock does not matter.
+    header if it has one, so this machine's clock does not matter. The maximum is one year.
     """
     value = headers.get("retry-after", "").strip()
     if value.isascii() and value.isdigit():
@@ -144,7 +144,7 @@ def _parsed_number(text: str) -> float | None:
 
 
 def _parsed_date(text: str) -> datetime | None:
-    """Parse an HTTP date. If it has no time zone, UTC is assumed."""
+    """Parse an HTTP date. A date without a time zone is taken as UTC."""
     try:
         date = parsedate_to_datetime(text)
         return date.astimezone(UTC) if date.tzinfo else date.replace(tzinfo=UTC)

@@ -282,7 +282,7 @@ class CanonicalBrand(_EnrichmentModel):
 
 
 class AttributeValue(_EnrichmentModel):
-    """An attribute value, with the handle to use in filters and the display name."""
+    """An attribute value: `handle` is for filters, and `name` is for display."""
 
     handle: str | None = None
     name: str | None = None
@@ -346,7 +346,7 @@ class MerchantProductView(MerchantProductListItem):
 
 
 class ProductResolution(ResponseModel):
-    """How the service scraped the product page if the product is not in the index."""
+    """How the service scraped the product page of a product outside the index."""
 
     method: str | None = None
     completeness: str | None = None
@@ -443,7 +443,7 @@ class MeKey(ResponseModel):
 
 
 class MeOrganization(ResponseModel):
-    """The API key's organization. Its type must be `catalog_partner` to use the API."""
+    """The API key's organization. Access to the API requires the type `catalog_partner`."""
 
     id: str | None = None
     name: str | None = None
@@ -452,7 +452,7 @@ class MeOrganization(ResponseModel):
 
 
 class MeQuotas(ResponseModel):
-    """The organization's quotas. Octogen does not document their fields."""
+    """The organization's quotas, whose fields Octogen does not document."""
 
 
 class MeRateLimit(ResponseModel):

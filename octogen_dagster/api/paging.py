@@ -19,12 +19,12 @@ MAX_PRODUCTS = 10_000_000
 MAX_COUNT_RATIO = 3
 """Maximum number of products in a catalog, as a multiple of the expected number."""
 MAX_ROWS_PER_PRODUCT = 100
-"""Maximum number of rows per counted product, until a complete read shows the actual ratio.
+"""Maximum number of rows per counted product if no earlier read shows the actual ratio.
 
-The catalog source might count product groups, while a search returns each variant.
+The catalog source might count product groups, but a search returns each variant.
 """
 MIN_LIMIT = 10_000
-"""Minimum limit, because a small catalog can grow before its product count is updated."""
+"""Smallest limit for a catalog's rows. The product count of a growing catalog might be outdated."""
 _MIN_SECOND_PAGE = 10  # a shorter page 2 might repeat by chance
 
 INDEXED_AGAIN = (
@@ -51,22 +51,23 @@ class _FirstPage(NamedTuple):
 
 
 def is_first_page_again(first: Page, page: Page) -> bool:
-    """True if a later page has the same next cursor as page 1 and at least one of its products."""
+    """True if a later page has page 1's next cursor and at least one of page 1's products."""
     is_same_cursor = bool(page.next_cursor) and page.next_cursor == first.next_cursor
     return is_same_cursor and not set(first.uuids).isdisjoint(page.uuids)
 
 
 def may_be_first_page(first: Page, page: Page) -> bool:
-    """True if a later page might be page 1, because the cursor or the products are the same.
+    """True if a later page might be a copy of page 1.
 
-    Page 1 is ranked by relevance and later pages by quality. If both orders agree, page 2
-    legitimately repeats page 1's products.
+    The page has exactly page 1's products, or `is_first_page_again` is true. Page 1 is ranked by
+    relevance and later pages by quality. If both orders agree, page 2 legitimately repeats page 1's
+    products.
     """
     return is_first_page_again(first, page) or (bool(first.uuids) and page.uuids == first.uuids)
 
 
 class PageTracker:
-    """Checks the pages of a search while they are read.
+    """Checks each page of a search as it is read.
 
     Error messages begin with `subject`, such as "Catalog 'acme'". `product_count` is the catalog's
     number of products, and `rows_per_product` is the number of rows per product in an earlier read.
@@ -164,23 +165,23 @@ class PageTracker:
             received = f"{in_all_parts:,} products in all parallel parts"
         if count is None:
             expected, advice = (
-                "the expected number is unknown",
+                "The expected number of products is unknown",
                 "Narrow the search, or use a catalog source with product counts, such as "
                 "ShopCatalogs",
             )
         else:
             expected, advice = (
-                f"the catalog source reports {count:,.0f}",
+                f"The catalog source reports {count:,.0f} products",
                 "If the catalog has grown, try again once the source's count is up to date, or "
                 "use NamedCatalogs",
             )
         raise OctogenPagingError(
-            f"{self.subject} returned {received} and has more pages, but {expected}. Nothing was "
+            f"{self.subject} returned {received} and has more pages. {expected}. Nothing was "
             f"published. {advice}. If the problem persists, report it to Octogen."
         )
 
     def check_first_page(self, fresh: Page) -> None:
-        """Check that page 1 is unchanged and that no later page was page 1 again.
+        """Raise an error if page 1 changed during the read, or if the search restarted at page 1.
 
         Call this after the last page while `may_have_restarted` is true, at most twice. `fresh` is
         page 1, requested again. If its cursor has changed, the second call shows whether the cursor

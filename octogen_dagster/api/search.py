@@ -107,8 +107,8 @@ _SYNONYMS: Mapping[str, str] = {
 _MIN_NAME_SIMILARITY = 0.8  # must not match an attribute such as product_line to product_type
 
 CHECKED: Mapping[str, bool] = {"octogen_dagster.checked": True}
-"""Validation context for a search that was validated before, maybe with an older version's rules.
-It skips the facet checks."""
+"""Validation context that skips the facet checks, for a search that was validated before. An older
+version's rules might have been different."""
 
 
 def _not_blank(text: str) -> str:
@@ -160,7 +160,7 @@ class Facet(BaseModel):
 
 
 def _check_values(name: str, values: Iterable[str]) -> None:
-    """Raise an error that suggests values if a value is not among the facet's fixed values."""
+    """Reject values outside a facet's fixed set, and suggest similar values."""
     if name not in _CLOSED:
         return
     by_lower = {value.lower(): value for value in _CLOSED[name]}
@@ -444,7 +444,7 @@ class ProductSearch(SearchFilters):
         return self.max_products is None and not self.has_filters
 
     def request(self, catalog: str | None = None, catalogs: Sequence[str] = ()) -> SearchRequest:
-        """Return the request for page 1. If no catalogs are given, it searches all of them."""
+        """Return the request for page 1, which searches all catalogs if none are given."""
         fields: dict[str, Any] = {name: getattr(self, name) for name in SearchFilters.model_fields}
         fields |= {"catalog": catalog, "catalogs": list(catalogs)}
         fields["limit"] = min(self.page_size, self.max_products or self.page_size)
@@ -453,7 +453,7 @@ class ProductSearch(SearchFilters):
 
 @functools.cache
 def _defaults() -> Mapping[str, Any]:
-    """Return the fields' defaults. They are cached, because pydantic needs a millisecond."""
+    """Return the fields' defaults. The result is cached, because computing it takes 1 ms."""
     return {
         name: field.get_default(call_default_factory=True)
         for name, field in SearchFilters.model_fields.items()

@@ -31,7 +31,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class ServiceLog(OnceLog):
-    """Logs why requests wait. Copies and pickles start empty and use this module's logger."""
+    """Logs why requests wait. Copied or pickled logs are empty and use this module's logger."""
 
     rate_limit_wait = 0.0  # total seconds for all requests
 
@@ -114,5 +114,5 @@ class Service:
         return replace(self, idle=IdleConnections())
 
     def for_execution(self, warn: Callable[[str], None]) -> Self:
-        """Return a copy of the service that logs and counts costs separately."""
+        """Return a copy of the service with a separate log and separate costs."""
         return replace(self.with_log(warn), spending=self.spending.part())

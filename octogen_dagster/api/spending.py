@@ -125,11 +125,14 @@ class Spending:
         return self._parent.requests_per_minute if self._parent else self._requests_per_minute
 
     def part(self) -> Spending:
-        """Return a `Spending` with separate counts. Its requests also count in this instance."""
+        """Return a child with separate counts. This instance also counts the child's requests."""
         return Spending(self.prices, self.budget_usd, parent=self)
 
     def raise_to(self, spent_usd: Decimal, possibly_charged_usd: Decimal) -> None:
-        """Raise the totals to the given amounts, which include the costs in other processes."""
+        """Raise each total to the given amount, unless the total is already higher.
+
+        The amounts can include costs from other processes.
+        """
         with self._lock:
             self.spent_usd = max(self.spent_usd, spent_usd)
             self.possibly_charged_usd = max(self.possibly_charged_usd, possibly_charged_usd)
@@ -197,7 +200,7 @@ class Charge:
 
     @property
     def is_lost(self) -> bool:
-        """True if the service might have charged for a request without a response."""
+        """True if the request got no response, but the service might have charged for it."""
         return self.is_sent and self.is_charged is None
 
     def response_begun(self, response: Response) -> None:

@@ -48,7 +48,7 @@ _Page = TypeVar("_Page", "CoverageUrlListPage", "CoverageUrlListUrlsPage")
 
 
 class CoverageUrlListBigQuery(ResponseModel):
-    """The BigQuery listing and dataset for a URL list, but not their project and location.
+    """The BigQuery listing and dataset for a URL list. The service omits the project and location.
 
     `last_exported_at` and `last_row_count` are None until the first daily export.
     """
@@ -87,7 +87,7 @@ class CoverageUrlListPage(ResponseModel):
 
 
 class CoverageAcceptedUrl(ResponseModel):
-    """A URL as it was sent, and as the service normalized it."""
+    """A URL in two forms: as sent, and as normalized by the service."""
 
     url: str
     normalized_url: str
@@ -111,7 +111,7 @@ class CoverageUrlMutationResponse(ResponseModel):
 
 
 class CoverageContainsResult(ResponseModel):
-    """Whether a URL is in the list. If it is not, `added_at` is None."""
+    """Whether a URL is in the list. `added_at` is None for a URL outside the list."""
 
     url: str
     normalized_url: str
@@ -152,7 +152,7 @@ def checked_name(name: str, argument: str = "name") -> str:
 
 
 def read_pages(read: Callable[[str | None], _Page], subject: str) -> Iterator[_Page]:
-    """Read all pages. `read` is called with the cursor for each page, which is None for page 1."""
+    """Read all pages. `read` takes a page's cursor, or None for page 1."""
     cursors: set[str | None] = {None}
     cursor: str | None = None
     while True:
@@ -306,7 +306,7 @@ def _page_query(cursor: str | None, limit: int | None) -> str:
 
 
 def _urls_body(urls: Sequence[str]) -> dict[str, Any]:
-    """Return a request body with the URLs. Only the service validates their syntax."""
+    """Return a request body with the URLs. Only the service checks whether a URL is valid."""
     if isinstance(urls, str):
         raise ValueError("urls must be a list, not a string. Put the URL in a list.")
     if not 1 <= len(urls) <= MAX_URLS_PER_REQUEST:

@@ -52,5 +52,5 @@ def test_pages_of_unknown_number_end_at_a_fixed_number(monkeypatch: pytest.Monke
     tracker = PageTracker("It")
     for number in range(5):
         tracker.page_received(Page([f"{number}-{place}" for place in range(100)], f"{number}"))
-    with pytest.raises(OctogenPagingError, match="the expected number is unknown"):
+    with pytest.raises(OctogenPagingError, match="The expected number of products is unknown"):
         tracker.page_received(Page(["one more"], "5"))

@@ -301,5 +301,5 @@ def test_a_catalog_that_is_listed_twice_and_a_time_that_cannot_be_are_warnings(
         result, frame = tabled(server, od.GrantedCatalogs())
     assert frame["catalog"].to_list() == ["acme", "never"]
     first, second = warnings(instance, result)
-    assert first.startswith("Catalog 'never' has an invalid time in lastIndexedAt, '0001-01-01")
+    assert first.startswith("Catalog 'never' has an invalid lastIndexedAt: '0001-01-01")
     assert second.startswith("Catalog 'acme' is listed more than once")
