@@ -124,10 +124,10 @@ def _check_arguments(
     require_asset(history, "history")
     if not isinstance(rules, Sequence) or not all(isinstance(rule, AlertRule) for rule in rules):
         raise TypeError(
-            f"rules must be a list of rules, such as [PriceDropped(percent=10)]; got {rules!r}."
+            f"`rules` must be a list of rules, such as [PriceDropped(percent=10)]; got {rules!r}."
         )
     if not rules:
-        raise ValueError("rules is empty. Pass a rule, such as PriceDropped(percent=10).")
+        raise ValueError("`rules` is empty. Pass a rule, such as PriceDropped(percent=10).")
     check_rule_names(rules)
     if "snapshots" not in history.keys_by_input_name or kind_of(history) is not HISTORY_KIND:
         raise ValueError(

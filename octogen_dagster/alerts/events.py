@@ -55,11 +55,12 @@ ALERTS_DESCRIPTIONS = {
     "title": "The product's title at the time of the event.",
     "brand_name": "The brand's name in the latest snapshot that contains the product.",
     "at": "The `fetched_at` of the snapshot in which the rule triggered (UTC).",
-    "since": "The time at which the previous value was first recorded (UTC); null for a new "
-    "product. Depending on the rule, this value is the price, the stock status, the product's "
-    "presence in the catalog or the price-list row.",
+    "since": "The time at which the previous price, the previous stock status or the price-list "
+    "row was first recorded (UTC). If the product disappeared, this is the time at which it had "
+    "appeared. If the product reappeared, this is the time at which it had disappeared. Null for a "
+    "new product.",
     "before": "The price that `after` is compared with, such as the last known price, your price "
-    "or the floor price; null if unknown in this currency.",
+    "or the floor price. Null if no such price is known in `currency`.",
     "after": "The price at the time of the event; null if it is unknown or the product is gone.",
     "change_percent": "The change from `before` to `after` as a percentage; null if either price "
     "is null.",
@@ -137,7 +138,7 @@ def first_seen_of(observed: Observed, catalogs: Sequence[str | None]) -> pl.Data
 
 
 def _filled_from_history(columns: Mapping[str, pl.DataType]) -> list[pl.Expr]:
-    """Return the brand and category, filled from the history if the product is gone."""
+    """Return expressions that replace a missing brand or category with the history's value."""
     brand = pl.col("brand_name")
     if isinstance(columns.get("brand"), pl.Struct):
         brand = pl.struct(brand.alias("name"))
@@ -167,7 +168,10 @@ def _matches_where(rule: AlertRule, rows: pl.DataFrame) -> pl.Series:
 
 
 def _with_previous(rows: pl.DataFrame, first_seen: pl.DataFrame) -> pl.DataFrame:
-    """Add the last known values as of each row, and as of the product's previous row."""
+    """Add the product's last known values to each row.
+
+    The columns `..._before` contain the values before the row.
+    """
     rows = rows.with_columns(is_same=PRODUCTS.is_same, is_new=~PRODUCTS.goes_on)
     rows = rows.with_columns(
         pl.col("valid_to").is_not_null().alias("is_last"),

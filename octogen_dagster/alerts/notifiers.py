@@ -43,7 +43,7 @@ _AGAIN = "The sensor retries at its next tick"
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """Treats redirects as errors, because a redirected request would not include the message."""
+    """Treats redirects as errors, because urllib drops the message when it follows a redirect."""
 
     def redirect_request(self, *_: object) -> None:
         """Reject the redirect."""
@@ -111,12 +111,12 @@ class SlackNotifier(_Notifier):
             reason = printable(masked(problem, [request.selector])[:_MAX_REASON_LENGTH])
             raise OctogenNotificationError(
                 f"{subject}: {reason}. {_AGAIN}. If the webhook or its channel was deleted, create "
-                "a webhook and set webhook_url to its URL."
+                "a new webhook and set `webhook_url` to the new URL."
             )
 
 
 def _problem(request: urllib.request.Request) -> str:
-    """Post a message to Slack. Return an error text, or an empty string if Slack accepted it."""
+    """Post a message to Slack. Return the error, or an empty string if Slack accepted the post."""
     try:
         with _OPENER.open(request, timeout=_TIMEOUT_SECONDS) as response:
             answer = response.read(_MAX_ANSWER_BYTES).decode(errors="replace").strip()
@@ -171,8 +171,8 @@ class EmailNotifier(_Notifier):
         except (OSError, ValueError) as error:  # ValueError: a line break or a letter beyond ASCII
             raise OctogenNotificationError(
                 f"{number} could not be sent through {self.smtp_host}:{self.smtp_port}: "
-                f"{printable(str(error))}. {_AGAIN}. If it fails again, check smtp_host, "
-                "smtp_port, smtp_user and email_password."
+                f"{printable(str(error))}. {_AGAIN}. If the error persists, check "
+                "`smtp_host`, `smtp_port`, `smtp_user` and `email_password`."
             ) from error
 
     def _mail(self, events: pl.DataFrame, number: str) -> EmailMessage:

@@ -83,9 +83,10 @@ def price_list_events(
 def _events(
     rows: pl.DataFrame, price_list: pl.DataFrame, rules: Mapping[PriceListRule, datetime]
 ) -> pl.DataFrame:
-    """Return the events for the SKUs in `price_list`, which contains all rows of each SKU.
+    """Return the events for the SKUs in `price_list`.
 
-    `rows` contains the history of the products at the price list's URLs.
+    `price_list` must contain all rows of each SKU. `rows` contains the history of the products at
+    the price list's URLs.
     """
     moments, found = _moments(rows, price_list), []
     there = pages_at(rows, lasting_at(price_list, moments, _OF_PAGE))
@@ -126,7 +127,7 @@ def _group(rule: PriceListRule) -> list[str]:
 
 
 def _moments(rows: pl.DataFrame, price_list: pl.DataFrame) -> pl.DataFrame:
-    """Return the times at which a price-list row or the product at its URL changed."""
+    """Return the times at which a price-list row, or a product at the row's URL, changed."""
     of_pages = price_list.select(_OF_PAGE).unique().join(rows.select(URL, _TIMES), on=URL)
     times = [
         each.select(*_OF_PAGE, pl.col(name).alias(AT))
@@ -153,10 +154,10 @@ def _compared(there: pl.DataFrame, rule: PriceListRule) -> pl.DataFrame:
 
 
 def _became(there: pl.DataFrame, moments: pl.DataFrame, group: Sequence[str]) -> pl.DataFrame:
-    """Return the times at which the number of pages below the reference price rises from 0.
+    """Return a row for each time at which the number of undercutting pages rises from 0.
 
-    The number is computed for each combination of the `group` columns. Each row contains the
-    cheapest page at that time.
+    A page undercuts if its price is below the reference price. Pages are counted for each
+    combination of the `group` columns. Each row contains the cheapest page at the time.
     """
     is_below = pl.col(_IS_BELOW)
     known = there.group_by(*_OF_PAGE, AT).agg(
@@ -182,7 +183,7 @@ def _became(there: pl.DataFrame, moments: pl.DataFrame, group: Sequence[str]) ->
 
 
 def _ranked(became: pl.DataFrame, rows: pl.DataFrame, price_list: pl.DataFrame) -> pl.DataFrame:
-    """Add the rank of your price at the time of each event and just before the event."""
+    """Add the rank of your price at each event (`rank`) and just before it (`rank_before`)."""
     on = ["sku", "product_url"]
     became = became.with_columns((pl.col(AT) - _MICROSECOND).alias(_BEFORE))
     asked = [became.select("sku", pl.col(at).alias(AT)) for at in (AT, _BEFORE)]
@@ -193,7 +194,7 @@ def _ranked(became: pl.DataFrame, rows: pl.DataFrame, price_list: pl.DataFrame) 
 
 
 def price_list_figures(history: pl.LazyFrame, price_list: pl.DataFrame) -> dict[str, int]:
-    """Count the current price-list rows, and count the rows that cannot be compared by reason."""
+    """Count the current price-list rows, and count the incomparable rows for each reason."""
     now = price_list.filter(pl.col("valid_to").is_null())
     priced = now.filter(pl.col(LIST_PRICE).is_not_null()).drop("valid_from", "valid_to")
     current = history.filter("is_current")

@@ -79,13 +79,13 @@ class AlertRule:
     kind: ClassVar[str] = ""
     """The rule's name in YAML, derived from the class name."""
     happened: ClassVar[str]
-    """The text for matching products in the materialization's summary, such as `sold out`."""
+    """The words after the number of events in the summary, such as `sold out` in `5 sold out`."""
     of_prices: ClassVar[bool] = False
     """True if the rule compares prices. The alerts then also report currency changes."""
     at: ClassVar[str] = "valid_from"
     """The column that holds an event's time."""
     direction: ClassVar[int] = 0
-    """Price changes to report during the cool-down: -1 for drops, 1 for rises, 0 for none."""
+    """The price changes to report during the cool-down: drops (-1), rises (1) or none (0)."""
     row: ClassVar[str] = "product"
     counted: ClassVar[str] = "current_products"
 
@@ -112,25 +112,25 @@ class AlertRule:
 
             if not isinstance(self.where, pl.Expr):
                 kind = type(self.where).__name__
-                raise TypeError(f"{subject}: where must be a Polars expression; got {kind}.")
+                raise TypeError(f"{subject}: `where` must be a Polars expression; got {kind}.")
         for name in ("days", "max_products", "max_percent", "percent", "amount", "price"):
             value = getattr(self, name, None)
             if isinstance(value, str):
-                raise TypeError(f"{subject}: {name} must be a number, such as 10; got {value!r}.")
+                raise TypeError(f"{subject}: `{name}` must be a number, such as 10; got {value!r}.")
         if self.days < 1:
-            raise ValueError(f"{subject}: days must be at least 1; got {self.days}.")
+            raise ValueError(f"{subject}: `days` must be at least 1; got {self.days}.")
         if self.again_after is not None:
             if not isinstance(self.again_after, timedelta):
                 raise TypeError(
-                    f"{subject}: again_after must be a timedelta, such as timedelta(days=7); got "
+                    f"{subject}: `again_after` must be a timedelta, such as timedelta(days=7); got "
                     f"{self.again_after!r}."
                 )
             if self.again_after <= timedelta(0):
                 raise ValueError(
-                    f"{subject}: again_after must be greater than 0; got {self.again_after}."
+                    f"{subject}: `again_after` must be greater than 0; got {self.again_after}."
                 )
         if self.max_products < 0 or (self.max_percent or 0) < 0:
-            raise ValueError(f"{subject}: max_products and max_percent must not be negative.")
+            raise ValueError(f"{subject}: `max_products` and `max_percent` must not be negative.")
         for name in ("percent", "max_percent"):
             if 0 < (getattr(self, name, None) or 0) < 1:
                 warn_of_share(f"{subject}: {name}", getattr(self, name))
@@ -167,7 +167,7 @@ class AlertRule:
 
     @property
     def words(self) -> str:
-        """The text for matching products in the summary, such as `sold out`."""
+        """The words after the number of events in the materialization's summary."""
         return self.happened if self.name == self.kind else self.name.replace("_", " ")
 
     @property
@@ -190,7 +190,10 @@ class AlertRule:
         return {"kind": self.kind, **stored}
 
     def is_defined_by(self, definition: Mapping[str, Any]) -> bool:
-        """Return True unless the rule is known to differ from a stored definition."""
+        """Return True if the rule matches a stored definition.
+
+        Only the fields that both definitions contain are compared.
+        """
         own = self.definition
         return all(own[name] == definition[name] for name in own.keys() & definition.keys())
 
@@ -357,7 +360,7 @@ class Disappeared(AlertRule):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CurrencyChanged(AlertRule):
-    """The product's currency changed. `CurrencyChanged` is added automatically to price rules."""
+    """The product's currency changed. `CurrencyChanged` is added if a rule compares prices."""
 
     happened = "in another currency"
 
@@ -387,7 +390,7 @@ class PriceListRule(AlertRule):
     counted = "current_rows"
     percent: ClassVar[float] = 0.0
     by: ClassVar[str] = "any"
-    """Either `any` for one event per competitor page or `cheapest` for one event per SKU."""
+    """`any` reports one event per competitor page, and `cheapest` reports one event per SKU."""
     column: ClassVar[str] = "price"
     """The price-list column that contains the price to compare against."""
 
@@ -395,8 +398,8 @@ class PriceListRule(AlertRule):
         super().__post_init__()
         if self.where is not None:
             raise ValueError(
-                f"Rule {self.name!r}: where filters products, so a price-list rule cannot use it. "
-                "Remove where from the rule."
+                f"Rule {self.name!r}: `where` filters products and cannot be used in a price-list "
+                "rule. Remove `where` from the rule."
             )
 
     def condition(self, rows: pl.DataFrame) -> pl.Series | pl.Expr:
@@ -427,7 +430,7 @@ class Undercut(PriceListRule):
         super().__post_init__()
         if not 0 <= self.percent < 100:
             raise ValueError(
-                f"Rule {self.name!r}: percent must be at least 0 and less than 100; got "
+                f"Rule {self.name!r}: `percent` must be at least 0 and less than 100; got "
                 f"{self.percent}."
             )
         require_choice(self, "by", ("cheapest", "any"))
@@ -459,14 +462,14 @@ KINDS: Mapping[str, type[AlertRule]] = {
 def require_positive(rule: AlertRule, name: str, value: float | None) -> None:
     """Raise an error unless the value is a finite number greater than 0."""
     if value is not None and not (value > 0 and math.isfinite(value)):
-        raise ValueError(f"Rule {rule.name!r}: {name} must be greater than 0; got {value}.")
+        raise ValueError(f"Rule {rule.name!r}: `{name}` must be greater than 0; got {value}.")
 
 
 def require_choice(rule: AlertRule, name: str, choices: Sequence[str]) -> None:
     """Raise an error unless the argument has one of the allowed values."""
     if (value := getattr(rule, name)) not in choices:
         raise ValueError(
-            f"Rule {rule.name!r}: {name} must be one of {', '.join(choices)}; got {value!r}."
+            f"Rule {rule.name!r}: `{name}` must be one of {', '.join(choices)}; got {value!r}."
         )
 
 

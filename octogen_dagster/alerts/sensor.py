@@ -16,7 +16,7 @@ from octogen_dagster.snapshots.partitions import SnapshotKeys
 from octogen_dagster.storage.store import Store, beside
 
 MAX_VANISHED = 100_000
-"""The maximum number of ids to keep per file for events that were removed."""
+"""For each file, the maximum number of removed events whose ids are kept."""
 _REPORTED = pl.Schema({"file": pl.String(), "alert_id": pl.String()})
 
 
@@ -60,7 +60,7 @@ def build_alert_sensor(
         )
     if not callable(notify):
         raise TypeError(
-            f"notify must be a function that takes a Polars frame of events; got {notify!r}."
+            f"`notify` must be a function that takes a Polars frame of events; got {notify!r}."
         )
     key, name = alerts.key, name or f"{alerts.key.to_python_identifier()}_sensor"
     (output,) = alerts.node_def.output_defs
@@ -123,7 +123,7 @@ _NO_ALERTS = _with_file("", pl.LazyFrame(schema=ALERTS_SCHEMA))
 
 
 def _kept(reported: pl.DataFrame, files: Sequence[str], present: pl.DataFrame) -> pl.DataFrame:
-    """Return the ids to store: all current events, and the latest removed events of each file."""
+    """Return the ids of all current events, and of the events last removed from each file."""
     is_updated = pl.col("file").is_in(files)
     vanished = reported.filter(is_updated).join(
         present, on="alert_id", how="anti", maintain_order="left"

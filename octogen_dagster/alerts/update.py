@@ -44,9 +44,9 @@ if TYPE_CHECKING:
     import threading
 
 _RULES = "octogen.rules"
-"""The file metadata key for the rules and the time from which each rule applies."""
+"""File metadata key: the rules and their start times."""
 _HISTORY = "octogen.history"
-"""The file metadata key for the snapshots in each history."""
+"""File metadata key: the snapshots in each history."""
 
 
 class _Applied(NamedTuple):
@@ -65,7 +65,7 @@ class _Applied(NamedTuple):
 
 @dataclass
 class _Counts:
-    """The ids of removed and added events, and event counts by rule for the latest snapshot."""
+    """The ids of removed and added events, and each rule's event count in the latest snapshot."""
 
     removed: set[str] = field(default_factory=set)
     added: set[str] = field(default_factory=set)
@@ -73,7 +73,7 @@ class _Counts:
 
 
 class Update(abc.ABC):
-    """A snapshot source that updates stored alerts from their histories."""
+    """A snapshot source that updates stored alerts with new events from histories."""
 
     spending = None
 
@@ -89,14 +89,14 @@ class Update(abc.ABC):
 
     @abc.abstractmethod
     def _found(self, rules: Mapping[Any, datetime]) -> Iterator[pl.DataFrame]:
-        """Yield each rule's events since the start time in `rules`."""
+        """Yield each rule's events. `rules` maps each rule to the start time for its events."""
 
     @abc.abstractmethod
     def _figures(self) -> dict[str, int]:
-        """Return the row counts for the metadata, by metric name."""
+        """Return metrics that count rows, such as `current_products`."""
 
     def _is_new(self, _name: str, _last: datetime, _before: Mapping[str, str]) -> bool:
-        """Return True if the metadata includes the events in a history's latest snapshot."""
+        """Return True if the metrics count the events from a history's latest snapshot."""
         return True
 
     @contextlib.contextmanager
@@ -106,7 +106,7 @@ class Update(abc.ABC):
         if alerts is not None and _RULES not in before:
             raise OctogenSnapshotError(
                 "The stored alerts cannot be updated, because their file does not contain the "
-                "alert rules. Move the file away to rebuild the table."
+                "alert rules. To rebuild the table, move the file to another folder."
             )
         lasts = [max(each) for each in self._observed.values() if each]
         news = [
@@ -160,7 +160,7 @@ class Update(abc.ABC):
         yield Reading(frame, lambda: outcome, replaces=version)
 
     def _applied(self, before: Mapping[str, str], last: datetime | None) -> list[_Applied]:
-        """Find changed rules and snapshots to decide which events to recompute."""
+        """Decide which events to recompute, based on changed rules and snapshots."""
         if last is None:
             return []
         said = _observed_before(before)
@@ -235,7 +235,7 @@ class AlertsUpdate(Update):
 
 
 class PriceListAlertsUpdate(Update):
-    """Updates the alerts for price-list rules from the histories of products and the price list."""
+    """Updates the alerts for price-list rules from the product and price-list histories."""
 
     def __init__(
         self,

@@ -9,14 +9,14 @@ Condition = dg.AutomationCondition[dg.AssetKey]
 SNAPSHOT_TAG = "octogen/snapshot"
 """The tag on assets whose data version changes only if their rows change.
 
-It is a tag and not a kind, because users can replace an asset's kinds.
+A kind would not be reliable, because users can replace an asset's kinds.
 """
 
 
 def follow_upstream() -> Condition:
     """Return the automation condition for a downstream asset.
 
-    It extends `dagster.AutomationCondition.eager()` in three ways:
+    The condition extends `dagster.AutomationCondition.eager()` in three ways:
 
     * It requests partitions that were missing when automation was switched on, for example after a
       backfill. `eager()` waits for their next update.
@@ -67,10 +67,10 @@ def _any_deps_changed(where: Any) -> Any:
 
 
 def _until_updated(begins: Any, goes_on: Any) -> Any:
-    """A condition that becomes true with `begins` and stays true until the asset is updated.
+    """A condition that is true from the tick in which `begins` is true until the asset is updated.
 
-    An update does not reset it while `goes_on` is true. `since` ignores a trigger in the tick that
-    resets it. Therefore, the reset is delayed by one tick.
+    An update does not reset the condition while `goes_on` is true. `since` ignores a trigger in the
+    tick of a reset, so the reset is delayed by one tick.
     """
     after_update = (~dg.AutomationCondition.newly_updated()).newly_true()
     return begins.since(after_update & ~goes_on)

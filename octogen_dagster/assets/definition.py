@@ -48,8 +48,8 @@ ACCEPT_SHRINKING_CONFIG = dg.Field(
     bool,
     default_value=False,
     is_required=False,
-    description="If true, this run publishes a snapshot of whole catalogs even if it has far fewer "
-    "rows than the previous one.",
+    description="If true, this run publishes a snapshot of whole catalogs even if the snapshot has "
+    "far fewer rows than the previous snapshot.",
 )
 
 FRESH = "fresh"
@@ -72,14 +72,14 @@ _BUILDERS = {
     "price_list": "build_history_asset",
     "url_list": "build_url_list_asset",
 }
-"""The builder that an error message suggests for an argument.
+"""For each argument, the builder that the error message suggests.
 
-For all other arguments, it suggests `build_products_asset`.
+For any other argument, the message suggests `build_products_asset`.
 """
 
 
 def require_asset(asset: object, argument: str) -> None:
-    """Raise a TypeError for anything but an asset definition, such as an asset key."""
+    """Raise a TypeError unless `asset` is an asset definition."""
     if not isinstance(asset, dg.AssetsDefinition):
         builder = _BUILDERS.get(argument, "build_products_asset")
         text = f"Pass an asset built by a builder such as {builder}."
@@ -188,7 +188,10 @@ def _executed(asset: Callable[..., Any], execute: Callable[..., Any]) -> Callabl
 
 
 def _code_reference() -> Metadata:
-    """Return a code reference to the line of user code that calls this package, if there is one."""
+    """Return a code reference to the line of user code that calls this package.
+
+    Return an empty dict if user code does not call this package.
+    """
     frame, own = inspect.currentframe(), __name__.partition(".")[0]
     while frame and (package := str(frame.f_globals.get("__name__")).partition(".")[0]) == own:
         frame = frame.f_back
@@ -205,7 +208,7 @@ def _code_reference() -> Metadata:
 
 
 def asset_key(arguments: Mapping[str, Any]) -> dg.AssetKey:
-    """Return the asset key that these arguments define."""
+    """Return the asset key that the arguments for `@dagster.asset` define."""
     prefix = arguments.get("key_prefix") or []
     return dg.AssetKey([*([prefix] if isinstance(prefix, str) else prefix), arguments["name"]])
 
@@ -216,13 +219,13 @@ def io_manager_key(asset: dg.AssetsDefinition) -> str:
 
 
 def output_manager(context: dg.AssetExecutionContext) -> tuple[str, Any]:
-    """Return the key of the asset's IO manager, and the IO manager itself."""
+    """Return a pair: the key of the asset's IO manager, and the IO manager."""
     key = io_manager_key(context.assets_def)
     return key, getattr(context.resources, key)
 
 
 def keeps_snapshots(manager: Any) -> bool:
-    """Return True for a `ParquetSnapshotIOManager`. The class itself is not imported."""
+    """Return True for a `ParquetSnapshotIOManager`, without importing the class."""
     return hasattr(manager, "publication")
 
 
@@ -232,7 +235,7 @@ class _RunEndedError(dg.DagsterError, dg.DagsterExecutionInterruptedError):
 
 @contextmanager
 def canceling_ends(instance: dg.DagsterInstance | None, run_id: str | None) -> Iterator[None]:
-    """End an interrupted run without a retry if it was canceled or is executed manually.
+    """End a canceled run, or an interrupted run that Dagster did not launch, without a retry.
 
     If the step executes in the run's process, Dagster would otherwise retry the step according to
     its retry policy. After other interrupts, such as a server shutdown, the retry policy applies.
@@ -254,7 +257,7 @@ def canceling_ends(instance: dg.DagsterInstance | None, run_id: str | None) -> I
 
 @contextmanager
 def _sigint_raises() -> Iterator[None]:
-    """Let SIGINT raise KeyboardInterrupt, which Dagster handles like SIGTERM."""
+    """Let SIGINT raise KeyboardInterrupt. Dagster handles KeyboardInterrupt like SIGTERM."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -8,7 +8,10 @@ from octogen_dagster.errors import dagster_private
 
 DATA_VERSION_TAG = "dagster/data_version"
 READ_AGAIN = " read again in "
-"""Separates the catalog version in a data version from the run ID that makes it unique."""
+"""Separates the catalog version from the run ID in a data version.
+
+The run ID makes the data version unique.
+"""
 _AGAIN = " (indexed again)"
 _SAME_IN = " = "
 _MADE = dg.DagsterEventType.ASSET_MATERIALIZATION
@@ -42,9 +45,9 @@ def indexed_again(
 ) -> dg.AssetObservation:
     """Return an observation which records that a later catalog version has the same rows.
 
-    It has a separate partition key, because Dagster would treat an observation of the partition
-    itself as a change. A tag on the materialization would be simpler, but Dagster can query only
-    the data version by partition.
+    The observation has a separate partition key, because Dagster would treat an observation of the
+    partition itself as a change. A tag on the materialization would be simpler, but Dagster can
+    query only the data version by partition.
     """
     return dg.AssetObservation(
         asset,
@@ -62,7 +65,7 @@ def catalog_version(data_version: str) -> str:
 def latest_versions(instance: dg.DagsterInstance, asset: dg.AssetKey) -> dict[str, str]:
     """Return the catalog version that was last read for each partition.
 
-    This is the latest materialization's catalog version, or a later version with the same rows.
+    The version is from the latest materialization, or is a later version with the same rows.
     """
     made = _versions(instance, asset, _MADE)
     versions = {partition: catalog_version(tag) for partition, tag in made.items()}

@@ -26,35 +26,36 @@ from octogen_dagster.errors import OctogenError, Persistence, dagster_private
 MAX_RUNS = 50
 """Maximum number of run requests per tick. Later ticks request the remaining runs."""
 MAX_NEW_PARTITIONS = 2_000
-"""Maximum number of new partitions per tick. The daemon needs a millisecond for each one."""
+"""Maximum number of new partitions per tick. The daemon adds about 1,000 partitions per second."""
 REQUEST_TAG = "octogen/request"
-"""Tag on each requested run, with a digest of `<key>@<version>` or, for a range, of the asset key.
+"""Tag on each requested run. The value is a digest of `<key>@<version>`.
 
-The digest is short, because the UI truncates tags after 38 characters in the list of runs.
+For a range of partitions, the value is a digest of the asset key. Digests are short, because the UI
+truncates tags after 38 characters in the list of runs.
 """
 RUN_KEY_TAG = "dagster/run_key"
-"""Dagster's tag for the run key, which contains the request and the tick's time.
+"""Dagster's tag for the run key. A run key contains the request and the time of the tick.
 
-The time makes the run keys of retries unique. It also tells when a run was requested: Dagster's run
-times depend on the database's time zone, and a separate tag would add a line to each run in the UI.
+The time makes the run keys of retries unique. The sensor also reads a request's time from the run
+key, because Dagster's run times depend on the database's time zone.
 """
 PARTITION_TAG = "dagster/partition"
 
 _FIRST_WAIT, _MAX_WAIT = 600.0, 6 * 3600.0
 MEMORY_SECONDS = 2 * 24 * 3600.0
-"""How long a requested run counts as a try.
+"""The period in which requested runs are counted.
 
-If a key always fails, the wait before its next retry reaches the maximum before this time.
+If a key always fails, the wait between retries reaches its maximum within this period.
 """
 _RESUMED_SECONDS = 24 * 3600.0
-"""How long after an interrupted tick Dagster can still launch the runs that the tick requested."""
+"""The period after an interrupted tick in which Dagster can still launch the tick's runs."""
 _LONGEST_RUN_SECONDS = 7 * 24 * 3600.0
 """Age at which an unfinished run is considered dead.
 
 Unless run monitoring is enabled, Dagster never marks such a run as failed.
 """
 _MOST_ZONES_SECONDS = 24 * 3600.0
-"""Maximum offset of run times, because PostgreSQL stores them in its session's time zone."""
+"""Maximum error in run times. PostgreSQL stores run times in the session's time zone."""
 _REQUESTS_IN_A_QUERY = 500
 
 _UNFINISHED = [
@@ -83,7 +84,7 @@ class Wanted(NamedTuple):
     since: float = 0.0
     """The version's time in seconds since 1970, or 0 if it is unknown."""
     retried: bool = True
-    """If false, a version is requested once in two days, because earlier retries rarely help."""
+    """If false, a version is requested only once in two days. Earlier retries would rarely help."""
 
     @property
     def name(self) -> str:
@@ -104,7 +105,7 @@ class Tries(NamedTuple):
     last_at: float
 
     def are_recent(self, now: float) -> bool:
-        """Return True until the next retry is due. A clock change also ends the wait."""
+        """Return True until the next retry is due. A large clock change also ends the wait."""
         wait = min(_FIRST_WAIT * 2.0 ** min(self.runs - 1, 6), _MAX_WAIT)
         return abs(now - self.last_at) < wait
 
@@ -117,7 +118,7 @@ class KeyOrder:
         self._position = {key: number for number, key in enumerate(self.keys)}
 
     def between(self, first: str, last: str) -> Sequence[str]:
-        """Return the keys in a range. If its first or last key was deleted, return only these."""
+        """Return the keys from `first` to `last`, or only these two if one of them was deleted."""
         if first == last:
             return [first]
         if first in self._position and last in self._position:
@@ -272,7 +273,7 @@ def request_runs(
 ) -> dg.SensorResult:
     """Plan a tick from Dagster's database and return its requests.
 
-    The caller must read `busy` before `wanted`, and `done` after it. Otherwise, a key would be
+    The caller must read `busy` first, then `wanted`, then `done`. Otherwise, a key would be
     requested again if its run ends in between with a newer version.
     """
     instance = context.instance
@@ -360,9 +361,9 @@ def read_busy(
     now: float,
     key_of: Callable[[str], str | None] = str,
 ) -> list[KeyRange]:
-    """Return the keys in all queued or running runs, even if the sensor did not request them.
+    """Return the first and last key of each unfinished run that materializes the asset.
 
-    Runs without an asset selection are ignored.
+    Runs that the sensor did not request are included. Runs without an asset selection are ignored.
     """
     return [
         keys
@@ -374,7 +375,7 @@ def read_busy(
 
 
 def _may_be_at_work(run: dg.RunRecord, now: float) -> bool:
-    """Return False if a run seems to be dead, or if the daemon stopped before it was launched."""
+    """Return False if an unfinished run seems to be dead or will never be launched."""
     status = run.dagster_run.status
     if status in _BEFORE_START:
         return abs(now - _requested_at(run)) < _RESUMED_SECONDS
@@ -474,7 +475,7 @@ def skip_or_fail(
 
 
 def _had_no_answer_twice(context: dg.SensorEvaluationContext, sensor: str) -> bool:
-    """Return True if each of the last two ticks failed, or was skipped for lack of a response."""
+    """Return True if each of the last two ticks failed or was skipped without a response."""
     location = context.code_location_origin
     if context.repository_name is None or location is None:  # called directly, as tests do
         return False

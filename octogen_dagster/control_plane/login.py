@@ -41,7 +41,7 @@ _MAX_REASON_LENGTH = 300
 
 
 class Login(NamedTuple):
-    """A successful login. Its refresh token is valid at `token_endpoint`."""
+    """A successful login. The refresh token is valid at `token_endpoint`."""
 
     client_id: str
     redirect_uri: str
@@ -60,7 +60,7 @@ def login(
     scope: str = DEFAULT_SCOPE,
     timeout: float = 300.0,
 ) -> Login:
-    """Pass the login page's URL to `show`, wait for the login, and store it in `places`.
+    """Pass the login page's URL to `show`, wait for the user, and store the login in `places`.
 
     If `client_id` is None, the client from the last login is reused if it has the same redirect
     URI. Otherwise, a new public client is registered. If the port in `redirect_uri` is 0, a free
@@ -140,8 +140,8 @@ def _public_client(redirect_uri: str, scope: str) -> OAuthClientMetadata:
     class PublicClient(OAuthClientMetadata):
         """OAuth client metadata whose scopes cannot be replaced.
 
-        The `mcp` package would replace them with the server's scopes, even if the server does not
-        specify any. A login without `offline_access` lasts only minutes.
+        The `mcp` package would replace the scopes with the server's scopes, even if the server does
+        not specify scopes. A login without `offline_access` lasts only minutes.
         """
 
         def __setattr__(self, name: str, value: object) -> None:
@@ -212,8 +212,8 @@ class _Storage:
         refresh_token = parsed_word(tokens.refresh_token)
         if refresh_token is None or self._client is None:
             raise OctogenMCPAuthenticationError(
-                "The login returned no refresh token, so it would expire within minutes. Ask "
-                "Octogen for offline access."
+                "The login returned no refresh token. Without a refresh token, a login expires "
+                "within minutes. Ask Octogen for offline access."
             )
         places = self._places
         with places.refresh_token.locked(Deadline.after(_LOCK_TIMEOUT)):

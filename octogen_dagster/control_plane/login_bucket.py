@@ -31,35 +31,35 @@ if TYPE_CHECKING:
     from octogen_dagster.storage.buckets import Bucket
 
 LEASE_SECONDS = 240.0
-"""How long a lease is valid, in seconds. Other processes wait until it is released or expires.
+"""A lease's lifetime in seconds. Other processes wait until the lease is released or expires.
 
 A token exchange always ends before its lease expires.
 """
 
 _FIRST_WAIT, _MAX_WAIT = 0.02, 1.0
 _MAX_REFUSALS = 5
-"""After this number of rejections in a row, a store is assumed to reject conditional writes.
+"""After this number of rejections in a row, a store is assumed to reject all conditional writes.
 
 Concurrent writes can cause a few rejections.
 """
 
 _PROCESS = uuid.uuid4().hex
 _guards: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
-"""Locks for the threads in this process, which share the process's lease on an object."""
+"""Locks by object URI. The threads in this process share the process's lease on an object."""
 
 
 class ReplacedSecretError(OctogenMCPAuthenticationError):
-    """The secret was replaced by another process after it had been read."""
+    """Another process replaced the secret between reading and writing."""
 
 
 @dataclass(unsafe_hash=True)
 class SecretObject:
     """A one-word secret in a bucket object.
 
-    It is replaced only if the object's version has not changed. A process that replaces it holds a
-    lease, which is a second object. A lease is created only if no lease exists. An expired lease is
-    replaced only if its version has not changed. As long as the object is missing, the secret is
-    `initial`.
+    The secret is replaced only if the object's version has not changed. A process that replaces the
+    secret holds a lease, which is a second object. A lease is created only if no lease exists. An
+    expired lease is replaced only if its version has not changed. As long as the object is missing,
+    the secret is `initial`.
     """
 
     uri: str
@@ -147,7 +147,7 @@ class SecretObject:
         )
 
     def write(self, secret: SecretStr) -> None:
-        """Replace the secret, or raise `ReplacedSecretError` if it changed since it was read."""
+        """Replace the secret. Raise `ReplacedSecretError` if another process replaced it first."""
         with self._explained("cannot be replaced"):
             if self._version is None:
                 with _absent_if_denied():
@@ -176,7 +176,8 @@ class SecretObject:
     def _no_conditions(self) -> OctogenMCPAuthenticationError:
         return OctogenMCPAuthenticationError(
             f"The {self} cannot be replaced. The store rejects every conditional write (If-Match, "
-            "If-None-Match), although nobody else wrote. Use a store that supports them."
+            "If-None-Match), even without concurrent writes. Use a store that supports conditional "
+            "writes."
         )
 
     def _read_lease(self) -> tuple[object, bytes]:
@@ -256,7 +257,7 @@ def _opened(folder: str) -> Bucket:
 
 
 class _Lease(msgspec.Struct):
-    """A lease on an object. It expires at `until`, in seconds since 1970."""
+    """A lease on an object. The lease expires at `until`, in seconds since 1970."""
 
     holder: str = ""
     until: float = 0.0

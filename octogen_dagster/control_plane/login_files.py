@@ -1,4 +1,4 @@
-"""Stores login secrets in files, which several processes can read and replace."""
+"""Stores login secrets in files. Several processes can read and replace the same secret."""
 
 from __future__ import annotations
 
@@ -41,9 +41,7 @@ class SecretFile(NamedTuple):
         return str(self.path)
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError(
-            f"The {self} cannot be pickled, because its secret would be written in plain text."
-        )
+        raise TypeError(f"The {self} cannot be pickled, because pickling would expose the secret.")
 
     def __str__(self) -> str:
         return f"{self.purpose} file {self.path}"
@@ -76,8 +74,9 @@ class SecretFile(NamedTuple):
             ) from None
         except OSError as error:
             raise OctogenMCPAuthenticationError(
-                f"The {self} cannot be locked ({lock.lock_file}: {error.strerror}), so a new token "
-                "could be lost. Move the file to a separate folder that this user can write to."
+                f"The {self} cannot be locked ({lock.lock_file}: {error.strerror}). Without a "
+                "lock, a new token could be lost. Move the file to a separate folder that this "
+                "user can write to."
             ) from None
         try:
             yield Deadline.after(math.inf)
@@ -85,7 +84,7 @@ class SecretFile(NamedTuple):
             lock.release()
 
     def require(self) -> None:
-        """Raise an error if the file is missing, or is a pipe or a device, which might hang."""
+        """Raise an error unless the path is a regular file, because reading a pipe might hang."""
         try:
             is_file = stat.S_ISREG(self.path.stat().st_mode)
         except OSError as error:

@@ -58,7 +58,7 @@ class LoginPlaces(NamedTuple):
 
 
 def client_id_uri(token_uri: str) -> str:
-    """Return the URI of the OAuth client id that belongs to a refresh token."""
+    """Return the URI at which the OAuth client id for a refresh token is stored."""
     return f"{token_uri}.client-id"
 
 

@@ -40,16 +40,19 @@ if TYPE_CHECKING:
 
 _EXCHANGE_TIMEOUT = 120.0
 _STORE_TIMEOUT = 30.0
-"""How long to retry storing a token if the bucket does not respond, in seconds."""
+"""The period, in seconds, in which a failed attempt to store a token is retried."""
 
 _MAX_STORE_SECONDS = 120.0
-"""The time before the lease expires that is reserved for storing a token, in seconds.
+"""The time, in seconds, that is reserved for storing a token before the lease expires.
 
 The last retry takes up to 90 seconds.
 """
 
 _LOCK_GRACE_SECONDS = 0.2
-"""Additional time to wait for a lock, in seconds, so that it can raise its own timeout error."""
+"""Additional time to wait for a lock, in seconds.
+
+The lock can then raise a more specific timeout error.
+"""
 
 _RENEWED_BEFORE_SECONDS = 30.0
 _MAX_LIFE_SECONDS = 1e9
@@ -267,14 +270,17 @@ def _unlock(locking: Future[_Locked]) -> None:
 
 
 def _is_of_no_use(done: Future[Issued]) -> bool:
-    """Return True if an abandoned exchange returned no access token, or the token has expired."""
+    """Return True if an abandoned exchange failed, or if its access token has expired."""
     if done.cancelled():
         return True
     return done.exception() is not None or done.result().renewed_at <= time.monotonic()
 
 
 _Tokens = tuple[Issued | None, SecretStr | None]
-"""The access token and the new refresh token, which is None if the old one remains valid."""
+"""The access token and the new refresh token.
+
+The new refresh token is None if the old token remains valid.
+"""
 
 
 def _parsed_tokens(subject: str, response: httpx2.Response) -> _Tokens:

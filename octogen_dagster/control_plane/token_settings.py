@@ -40,8 +40,8 @@ def access_tokens(
     """Return the access token source for a configuration.
 
     The first source that is configured is used: token command, token URI, refresh token file,
-    refresh token, access token, or the files written by the last login. If the file is empty or the
-    bucket object is missing, it is initialized with the refresh token.
+    refresh token, access token, or the files written by the last login. An empty file or a missing
+    bucket object is initialized with the refresh token.
     """
     refresh, access = SecretStr(refresh_token or ""), SecretStr(access_token or "")
     del refresh_token, access_token  # keep them out of tracebacks that show locals
@@ -82,7 +82,7 @@ def access_tokens(
 
 @functools.lru_cache(maxsize=16)
 def _refreshed_token(held: Secret, client_id: Secret, endpoint: str) -> AccessToken:
-    """Return the access token source for a login. All sessions in the process share it."""
+    """Return the access token source for a login. All sessions in the process share the source."""
     return AccessToken(
         Refresh(held, client_id, endpoint),
         f"The token endpoint {endpoint} returned the access token that Octogen's MCP has just "
@@ -95,8 +95,8 @@ def _last_login() -> str:
     if not os.path.lexists(path):
         raise OctogenMCPAuthenticationError(
             f"No login to Octogen's MCP found in {REFRESH_TOKEN_FILE}. Run `octogen-dagster "
-            "login`. To use a login stored elsewhere, set OCTOGEN_MCP_REFRESH_TOKEN_FILE and "
-            "OCTOGEN_MCP_CLIENT_ID_FILE, OCTOGEN_MCP_TOKEN_URI, OCTOGEN_MCP_TOKEN_COMMAND or "
-            "OCTOGEN_MCP_ACCESS_TOKEN."
+            "login`. To use a login stored elsewhere, set OCTOGEN_MCP_TOKEN_URI, "
+            "OCTOGEN_MCP_TOKEN_COMMAND or OCTOGEN_MCP_ACCESS_TOKEN, or set both "
+            "OCTOGEN_MCP_REFRESH_TOKEN_FILE and OCTOGEN_MCP_CLIENT_ID_FILE."
         )
     return path

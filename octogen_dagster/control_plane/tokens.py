@@ -39,7 +39,7 @@ _Value = TypeVar("_Value")
 
 
 class Issued(NamedTuple):
-    """An access token, and the time after which it is renewed (see `time.monotonic`)."""
+    """An access token and its renewal time on the `time.monotonic` clock."""
 
     token: SecretStr
     renewed_at: float = math.inf
@@ -94,8 +94,7 @@ class TokenCommand:
     """A command that prints a token on its first line, or JSON with the key `access_token`.
 
     The command's output and arguments might contain secrets. Errors never quote the output. The
-    arguments are stored in an object, so that tracebacks that show local variables do not contain
-    them.
+    arguments are stored in an object, because some tracebacks show local variables.
     """
 
     def __init__(self, command: str, timeout: float = DEFAULT_TIMEOUT) -> None:

@@ -141,7 +141,7 @@ class OctogenMCP:
         return [each for each in listings if not catalogs or each.catalog_key in catalogs]
 
     def subscribers(self) -> tuple[list[Subscriber], list[Cell]]:
-        """Return the organization's subscribers, and all their cells (catalog states)."""
+        """Return a pair: the organization's subscribers, and their catalog states (cells)."""
         tool = "list_bigquery_subscribers"
         found = _converted(tool, self._call(tool, {}), _Subscribers)
         subscribers = [_entry(each, Subscriber) for each in found.subscribers or ()]
@@ -310,7 +310,7 @@ async def open_client(
 
 
 def _tool_value(tool: str, result: CallToolResult, exchange: _Exchange) -> Any:
-    """Return the structured content in a tool's result, or its text, parsed as JSON.
+    """Return a tool's structured content. Without structured content, parse the text as JSON.
 
     Raise an error if the tool failed.
     """
@@ -356,7 +356,7 @@ def _tool_failure(tool: str, code: str | None, reason: str) -> OctogenMCPError:
 
 
 def leaf_errors(error: BaseException) -> Iterator[BaseException]:
-    """Return the errors nested in an exception group at any depth, or the error itself."""
+    """Yield the errors in an exception group and its nested groups. Yield any other error as is."""
     if isinstance(error, BaseExceptionGroup):
         for part in error.exceptions:
             yield from leaf_errors(part)

@@ -125,15 +125,16 @@ def build_history_asset(
     asset = _key_of(table).to_user_string()
     for argument, listed in (("key", key), ("tracked", tracked)):
         if isinstance(listed, str):
-            raise TypeError(f"{argument} must be a list of column names, such as [{listed!r}].")
+            raise TypeError(f"`{argument}` must be a list of column names, such as [{listed!r}].")
     if not tracking.key or not tracking.tracked:
         raise ValueError(
-            f"The table kind of {asset} does not define both a key and watched columns. Pass key "
-            'and tracked, such as key=["sku"], tracked=["price"].'
+            f"The table kind of {asset} does not define both a key and watched columns. Pass "
+            '`key` and `tracked`, such as `key=["sku"], tracked=["price"]`.'
         )
     if twice := [each for each in names if names.count(each) > 1]:
         raise ValueError(
-            f"The column {twice[0]!r} is listed twice. List each column once, in key or tracked."
+            f"The column {twice[0]!r} is listed twice. List each column only once, in either `key` "
+            "or `tracked`."
         )
     if computed := [each for each in names if each in COMPUTED]:
         raise ValueError(
@@ -144,7 +145,7 @@ def build_history_asset(
     if columns is not None and (unknown := [each for each in names if each not in columns]):
         raise ValueError(
             f"{asset} has no column {unknown[0]!r}.{did_you_mean(unknown[0], columns)} Fix the "
-            "name in key or tracked."
+            "name in `key` or `tracked`."
         )
     description = (
         f"Changes to the rows in {asset} since its first snapshot. The key is "
@@ -170,7 +171,10 @@ def require_product_history(asset: dg.AssetsDefinition, argument: str = "history
 
 
 def catalog_mapping(products: dg.AssetsDefinition) -> dg.PartitionMapping | None:
-    """Return the partition mapping between products and history; None for Dagster's default."""
+    """Return the mapping from the products' partitions to the history's partitions.
+
+    Return None to use Dagster's default mapping.
+    """
     partitions_def = products.partitions_def
     if not isinstance(partitions_def, dg.MultiPartitionsDefinition):
         return None

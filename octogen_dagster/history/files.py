@@ -147,7 +147,7 @@ def history_files(
     folder = asset_path(asset)
     whole, found = f"{folder}.parquet", _catalog_files(store, folder)
     if isinstance(catalogs, str):
-        raise TypeError(f"catalogs must be a list of catalog keys, such as [{catalogs!r}].")
+        raise TypeError(f"`catalogs` must be a list of catalog keys, such as [{catalogs!r}].")
     if store.exists(whole):
         # The folder can also hold assets whose key prefix is the history's name.
         if any(OBSERVED in store.metadata(key) for key in found.values()):
@@ -215,6 +215,7 @@ def _require_catalogs(asset: str, catalogs: Collection[str], known: Collection[s
             named = ", ".join(sorted(filter(None, known))[:_MAX_NAMED])
             raise OctogenSnapshotError(
                 f"The history {asset} has no catalog {catalog!r}."
-                f"{did_you_mean(catalog, list(known))} It has {count(len(known), 'catalog')}: "
+                f"{did_you_mean(catalog, list(known))} The history contains "
+                f"{count(len(known), 'catalog')}: "
                 f"{named}{', …' if len(known) > _MAX_NAMED else ''}."
             )

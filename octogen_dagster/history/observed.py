@@ -1,4 +1,4 @@
-"""The list of snapshots in a history, which is stored in the history's file metadata."""
+"""Reads and writes the list of snapshots in a history's file metadata."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ def observation_of(
 
 
 def digest_of(rows: pl.LazyFrame, tracking: Tracking = PRODUCTS) -> str:
-    """Return a digest of the keys and tracked columns that does not depend on the row order.
+    """Return a digest of the keys and tracked columns. The row order does not change the digest.
 
     Unlike a Polars hash, the digest is the same in every Polars version.
     """

@@ -1,4 +1,4 @@
-"""The checks for a history, which find inconsistent rows and snapshots that were left out."""
+"""Checks that find inconsistent rows and left-out snapshots in a history."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from octogen_dagster.frames.kinds import Check, Rule, Verdict
 from octogen_dagster.history.tracking import Tracking
 
 _ADVICE = (
-    "Another program changed the history's file. Restore the file from a backup, or move it away "
-    "so that the next run starts a new history."
+    "Another program changed the history's file. Restore the file from a backup. To start a new "
+    "history instead, move the file to another folder."
 )
 
 

@@ -67,8 +67,8 @@ def _time_descriptions(tracking: Tracking) -> dict[str, str]:
         "snapshot still has these values.",
         "is_current": f"True if the {row} has these values in the latest snapshot.",
         "change": "What happened at `valid_from`: appeared, reappeared or changed.",
-        "changed": f"The kinds of change, if the {row} changed: {', '.join(tracking.watched)}, or "
-        f"{SEEN} if the URL changed.",
+        "changed": f"The kinds of change: {', '.join(dict.fromkeys([*tracking.watched, SEEN]))}. "
+        f"Null if the {row} appeared or reappeared.",
     }
 
 
@@ -127,7 +127,7 @@ def take_out(
 
 
 def _differing(rows: pl.LazyFrame, snapshot: pl.LazyFrame, tracking: Tracking) -> pl.Series:
-    """Return the hashed keys whose values differ or that only one of the frames contains."""
+    """Return the hashed keys of rows that differ between the frames or are missing in one frame."""
     values = [name for name in tracking.types if name not in tracking.key]
     hashed = [tracking.hashed.alias("key"), pl.struct(*values).hash().alias("values")]
     old, new = (each.select(hashed).collect(engine="streaming") for each in (rows, snapshot))
@@ -145,7 +145,7 @@ def _replaced(
     *,
     tracking: Tracking,
 ) -> Iterator[pl.DataFrame]:
-    """Yield a history's rows, with new values from `at` onward for the keys in `differing`.
+    """Yield a history's rows. From `at` onward, the keys in `differing` get the snapshot's values.
 
     Catalogs that the snapshot does not cover keep their previous values.
     """
@@ -254,7 +254,10 @@ def _merged(rows: pl.DataFrame, tracking: Tracking) -> pl.DataFrame:
 def history_metrics(
     history: pl.LazyFrame, at: datetime | None, tracking: Tracking = PRODUCTS
 ) -> Metrics:
-    """Return the change counts and median prices for the latest snapshot, whose time is `at`."""
+    """Return the change counts and median prices for the latest snapshot.
+
+    `at` is the time of the latest snapshot.
+    """
     last = pl.lit(at, TIME)  # null if there are no snapshots
     begins = pl.col("valid_from") == last
     changes = {name: (begins & (pl.col("change") == name)).sum() for name in CHANGES}

@@ -27,12 +27,18 @@ COMPUTED: dict[str, pl.DataType] = {
 TRACKING = "octogen.tracking"
 """File metadata key: the key and tracked columns. Product histories do not have this metadata."""
 SEEN = "product_url"
-"""The URL column. A different URL starts a new row, but null or a different spelling does not."""
+"""The URL column. A new row starts if the URL changes, but not if only its spelling changes.
+
+If the URL is null, the previous URL is kept.
+"""
 _DERIVED = ("brand_name", "category")
 """The history columns that are derived from other columns in the snapshot."""
 
 _EXACT = {pl.Int8, pl.Int16, pl.Int32, pl.UInt8, pl.UInt16, pl.UInt32, pl.Float32, pl.Float64}
-"""The number types whose values Float64 and, for integers, Int64 can represent exactly."""
+"""The number types that Float64 can represent exactly.
+
+Int64 can represent the integer types in this set exactly.
+"""
 _FLOAT_DIGITS = 15
 """The number of decimal digits that Float64 always preserves."""
 
@@ -110,7 +116,7 @@ class Tracking:
 
     @property
     def goes_on(self) -> pl.Expr:
-        """An expression that is true if a row starts when the previous row of its key ends."""
+        """An expression that is true if a row starts when the key's previous row ends."""
         return self.is_same & pl.col("valid_from").eq_missing(pl.col("valid_to").shift())
 
     @property
@@ -126,7 +132,7 @@ class Tracking:
 
     @property
     def row(self) -> str:
-        """The noun for a row in messages."""
+        """The word for a row in messages: `product` or `row`."""
         return "product" if self.of_products else "row"
 
     @property
@@ -139,14 +145,14 @@ class Tracking:
     def going_on(self, history: Tracking) -> Tracking:
         """Return this `Tracking` with the types of an existing history.
 
-        It can track more columns than the existing history.
+        This `Tracking` can include more columns than the existing history.
         """
         if self.key != history.key or {*history.tracked} - {*self.tracked}:
             raise UnfitSnapshotError(
                 f"The stored history has the key {', '.join(history.key)} and tracks the columns "
                 f"{', '.join(history.tracked)}. The asset has a different key or no longer tracks "
-                "one of these columns. Restore the asset's key and tracked arguments, or move the "
-                "history file away to start a new history."
+                "one of these columns. Restore the asset's `key` and `tracked` arguments, or move "
+                "the history file to another folder to start a new history."
             )
         return replace(self, types={**self.types, **history.types})
 
@@ -156,9 +162,10 @@ class Tracking:
         file_metadata: Mapping[str, str],
         kept: Callable[[], Iterable[pl.LazyFrame]] = tuple,
     ) -> Tracking:
-        """Return this `Tracking` with types that also fit a snapshot, or raise an error.
+        """Return this `Tracking` with types that can also store a snapshot's values.
 
-        `kept` returns the existing rows, whose values must not change when they are converted.
+        Raise an error if no such types exist. `kept` returns the existing rows. Converting the
+        existing rows must not change their values.
         """
         schema, types = snapshot.collect_schema(), {**self.types}
         for name in [*types, *({SEEN} & schema.keys() - types.keys())]:
@@ -174,7 +181,8 @@ class Tracking:
             if any(_loses_digits(frame, name, fitting) for frame in changed):
                 raise UnfitSnapshotError(
                     f"The column {name} has the type {found} in the snapshot and {wanted} in the "
-                    f"history. Converting its numbers would lose precision. Store it as {wanted}."
+                    f"history. Converting the numbers would lose precision. Store the column as "
+                    f"{wanted}."
                 )
             types[name] = fitting
         return replace(self, types=types)
@@ -183,8 +191,8 @@ class Tracking:
         of_schema = ", its type in octogen_dagster.schemas.PRODUCT_SCHEMA" * self.of_products
         if found is not None:
             return (
-                f"The snapshot's column {name} has the type {found}, not {wanted}. Store it as "
-                f"{wanted}{of_schema}."
+                f"The snapshot's column {name} has the type {found}, not {wanted}. Store the "
+                f"column as {wanted}{of_schema}."
             )
         as_type = "" if wanted == pl.Null else f" as {wanted}{of_schema}"
         return (

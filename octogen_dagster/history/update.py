@@ -49,7 +49,7 @@ class HistoryUpdate:
     ) -> None:
         """`remove_waiting` is called after the history is published.
 
-        It deletes the snapshots that were kept for this run.
+        `remove_waiting` deletes the snapshots that were kept for this run.
         """
         self._snapshots = snapshots
         self._tracking = tracking
@@ -82,7 +82,7 @@ class HistoryUpdate:
         target: SnapshotTarget,
         stop: threading.Event,
     ) -> tuple[list[_Step], Tracking]:
-        """Return the steps that update a history, and the `Tracking` of the updated history."""
+        """Return a pair: the steps that update a history, and the updated history's `Tracking`."""
         unseen: dict[datetime, tuple[StoredSnapshot, Observation]] = {}
         seen, partitions, left_out = set[datetime](), set[str](), list[LeftOut]()
         lacking = dict.fromkeys(contents.observed, contents.lacking)
@@ -142,7 +142,7 @@ def _planned(
     contents: Contents,
     tracking: Tracking,
 ) -> list[_Step]:
-    """Return the steps that add new snapshots, and update `contents` to match."""
+    """Return the steps that add new snapshots. Add the new snapshots to `contents`."""
     # Steps run later, so each step gets a copy of the list of snapshots.
     steps, observed = list[_Step](), contents.observed
     for at in sorted(unseen.keys() & observed.keys()):  # replaced by a new version
@@ -167,7 +167,7 @@ def _refuse_lost(lacks: Collection[str], before: Iterable[Collection[str]]) -> N
             raise UnfitSnapshotError(
                 f"The linked view no longer has the column {name}, which the history requires. "
                 "Include the column in the linked snapshot again. If Octogen no longer shares the "
-                "column, move the history file away to start a new history without the column."
+                "column, move the history file to another folder to start a new history."
             )
 
 
@@ -176,14 +176,14 @@ def _existing(target: SnapshotTarget, file_metadata: Mapping[str, str]) -> pl.La
         history = target.latest()
     except DamagedError as error:
         raise UnfitSnapshotError(
-            f"The history {error.uri} is damaged ({error.cause}). Restore the file from a backup, "
-            "or move it away to start over without past changes."
+            f"The history {error.uri} is damaged ({error.cause}). Restore the file from a backup. "
+            "To start over without past changes, move the file to another folder."
         ) from error
     if history is not None and OBSERVED not in file_metadata:
         raise OctogenSnapshotError(
             "The file stored for this history does not list the history's snapshots, so no "
             "snapshot can be added. If the storage was unreachable, run the asset again. If the "
-            "file is not a history, move it away to start a new history."
+            "file is not a history, move it to another folder to start a new history."
         )
     return history
 

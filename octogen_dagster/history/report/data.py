@@ -84,7 +84,7 @@ def report_data(
 
 
 def _period(store: Store, files: Sequence[str], asset: str, days: int) -> tuple[datetime, datetime]:
-    """Return the start of the report's first day and the time of the latest snapshot."""
+    """Return a pair: the start of the report's first day, and the time of the latest snapshot."""
     times = [at for key in files for at in read_observed(store.metadata(key))]
     if not times:
         raise OctogenSnapshotError(
@@ -201,7 +201,7 @@ _EVENT_COLUMNS = ("before", "after", "sku", "price", "rank_before", "rank")
 def _price_list_events(
     store: Store, asset: str, since: datetime, products: pl.DataFrame
 ) -> pl.DataFrame:
-    """Return the events since a given time from the price-list alerts named after the history."""
+    """Return the events in the asset `<products>_price_list_alerts` from `since` onward."""
     key = f"{asset_path(asset).removesuffix('_history')}_price_list_alerts.parquet"
     alerts = pl.LazyFrame(schema=ALERTS_SCHEMA)
     if store.exists(key):
@@ -221,7 +221,7 @@ _SKU_COLUMNS = ("sku", "price", "rank", "competitors", "index", "products", "bel
 
 
 def _price_list(store: Store, asset: str, products: pl.DataFrame) -> pl.DataFrame:
-    """Return the SKUs in the price position named after the history, highest price index first."""
+    """Return the SKUs in the asset `<products>_position`, highest price index first."""
     position = stored_position(store, f"{asset.removesuffix('_history')}_position")
     if position is None:
         return pl.DataFrame(schema={"currency": pl.String, **dict.fromkeys(_SKU_COLUMNS, pl.Null)})
@@ -254,7 +254,10 @@ def _price_list(store: Store, asset: str, products: pl.DataFrame) -> pl.DataFram
 
 
 def _encoded(*columns: pl.Series) -> tuple[list[Any], ...]:
-    """Return the sorted distinct values of the columns, then each column as indexes into them."""
+    """Return a sorted list of all distinct values, followed by one list of indexes per column.
+
+    The index -1 means null.
+    """
     values = pl.concat(columns).drop_nulls().unique().sort().rename("value")
     indexes = values.to_frame().with_row_index("index").cast({"index": pl.Int64})
     frames = (column.rename("value").to_frame() for column in columns)

@@ -522,23 +522,23 @@ def test_a_percentage_that_looks_like_a_share_is_a_warning(rule: Any, setting: s
 
 
 def test_rules_that_say_nothing_or_twice_the_same_are_refused(shop: Shop) -> None:
-    with pytest.raises(ValueError, match="percent must be greater than 0; got -5"):
+    with pytest.raises(ValueError, match="`percent` must be greater than 0; got -5"):
         PriceDropped(percent=-5)
-    with pytest.raises(ValueError, match="against must be one of before, lowest, median"):
+    with pytest.raises(ValueError, match="`against` must be one of before, lowest, median"):
         PriceDropped(against="highest")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="can contain only letters, digits and underscores"):
         Appeared(name="new ones")
     with pytest.raises(ValueError, match="The rule name 'fresh' is invalid"):
         Appeared(name="fresh")
-    with pytest.raises(TypeError, match=r"where must be .* got str"):
+    with pytest.raises(TypeError, match=r"`where` must be .* got str"):
         Appeared(where="brand = 'Acme'")  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"'appeared': again_after .* timedelta.* got 7"):
+    with pytest.raises(TypeError, match=r"'appeared': `again_after` .* timedelta.* got 7"):
         Appeared(again_after=7)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="again_after must be greater than 0; got 0:00:00"):
+    with pytest.raises(ValueError, match="`again_after` must be greater than 0; got 0:00:00"):
         Appeared(again_after=timedelta(0))
     with pytest.raises(ValueError, match="Two rules are named 'appeared'"):
         od.build_price_alerts_asset(shop.history, [Appeared(), Appeared(days=3)])
-    with pytest.raises(ValueError, match=r"rules is empty.* PriceDropped\(percent=10\)"):
+    with pytest.raises(ValueError, match=r"`rules` is empty.* PriceDropped\(percent=10\)"):
         od.build_price_alerts_asset(shop.history, [])
     with pytest.raises(ValueError, match=r"octogen_products .* build_product_history_asset"):
         od.build_price_alerts_asset(shop.products, [Appeared()])
