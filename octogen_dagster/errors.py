@@ -257,8 +257,8 @@ class OctogenAPIError(OctogenError):
 
     Args:
         message: What failed, why, and what to do next.
-        response: The response. The API key is removed from it and from its request. It is an httpx2
-            response if an httpx2 client was passed to `OctogenClient`.
+        response: The response. The API key is removed from the response and its request. If an
+            httpx2 client was passed to `OctogenClient`, this is an httpx2 response.
         detail: The body's `detail`: text, a list of field errors, an object or None.
         retry_after: Seconds to wait before a retry, or None if the service did not send a value.
 

@@ -65,8 +65,8 @@ def masked(text: str, secrets: Iterable[str]) -> str:
     """Replace secrets in text with `***`, in every form that an error message might contain.
 
     These forms are the secret itself, its percent-encoded, decoded and escaped forms, and its
-    individual words. A library that parses a password incorrectly can quote a part as the host or
-    database.
+    individual words. A library that parses a password incorrectly can quote a part of the password
+    as the host or database.
     """
     plain = {text for secret in secrets for text in (secret, unquote(secret))}
     plain |= {word for each in plain for word in _BETWEEN_WORDS.split(each)}

@@ -94,8 +94,9 @@ class BlockingClient:
 
     Each request needs about a twentieth of the CPU time that httpx needs (measured). Once `stop` is
     set, requests and waits raise `StoppedError` within a second. An interrupt in the main thread
-    ends them immediately. Once `ends` is set, waits end, but requests in flight still complete. The
-    client calls `poll` regularly during requests and waits. An exception from `poll` ends them too.
+    ends requests and waits immediately. Once `ends` is set, waits end, but requests in flight still
+    complete. The client calls `poll` regularly during requests and waits. If `poll` raises an
+    exception, the request or wait ends.
 
     Proxies and certificates are configured with the same environment variables as in httpx:
     `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`, `SSL_CERT_FILE` and `SSL_CERT_DIR`. By default,

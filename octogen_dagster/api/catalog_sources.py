@@ -225,10 +225,10 @@ class Listing:
     def of_run(self, client: BlockingClient) -> CatalogList:
         """Return the catalog list, which several reads in the same run can reuse.
 
-        A list with index times is reused for ten seconds, because a read is wasted if the catalog
-        was re-indexed in the meantime. Errors are also reused for ten seconds. Two results are
-        reused for the whole run: a list without index times, and the 404 from a service that cannot
-        list catalogs.
+        A list with index times is reused for ten seconds. An older list could waste a read, because
+        catalogs can be re-indexed in the meantime. Errors are also reused for ten seconds. Two
+        results are reused for the whole run: a list without index times, and the 404 from a service
+        that cannot list catalogs.
         """
         latest = self._latest[1] if self._latest else None
         if isinstance(latest, CatalogList):
@@ -244,8 +244,8 @@ class CatalogService(Service):
     """A `Service` with settings for reading whole catalogs.
 
     Up to `concurrency` catalogs or product lookups are read in parallel. A single catalog can also
-    be read in parallel parts, which costs up to `max_extra_pages_percent` more pages. If the
-    setting is 0, each catalog is read in a single pass over its pages.
+    be read in parallel parts, which costs up to `max_extra_pages_percent` more pages. If
+    `max_extra_pages_percent` is 0, each catalog is read in a single pass over its pages.
     """
 
     catalog_source: CatalogSource = field(default_factory=GrantedCatalogs)

@@ -54,7 +54,7 @@ class CatalogState(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     def version(self) -> str:
         """The data version for snapshots: `indexed_at` as an ISO time in UTC.
 
-        The text is empty if `indexed_at` is unknown.
+        An empty string if `indexed_at` is unknown.
         """
         indexed_at = self.indexed_at
         return indexed_at.astimezone(UTC).isoformat() if indexed_at else ""

@@ -85,8 +85,8 @@ class OctogenClient:
         base_url: The API's base URL. It must use https, except on this machine. Defaults to
             `OCTOGEN_BASE_URL`, then the API at `OCTOGEN_HOST`, then Octogen's API.
         timeout: Maximum seconds for one attempt, up to the last byte of the response. A `Timeout`
-            from httpx or httpx2 limits each phase of an attempt instead. You can pass it here or
-            set it on `http_client`.
+            from httpx or httpx2 limits each phase of an attempt instead. You can pass a `Timeout`
+            here or set it on `http_client`.
         http_client: The httpx or httpx2 client that sends the requests. Defaults to a new httpx
             client. A client that you pass is not closed, and the `response` in errors is an object
             from its library.
@@ -186,7 +186,7 @@ class OctogenClient:
 
         Args:
             host: The host, such as "shop.example".
-            paced: If true, wait for the rate limiter before the request. Use this if you look up
+            paced: If true, wait for the rate limiter before the request. Set this if you look up
                 many hosts.
 
         Raises:
@@ -207,8 +207,8 @@ class OctogenClient:
 
         Args:
             filters: The search, such as a `ProductSearch`.
-            catalogs: Up to 500 catalog keys. Defaults to the catalogs in the `ProductSearch`, or
-                to all catalogs if it does not list any.
+            catalogs: Up to 500 catalog keys. Defaults to the catalogs in the `ProductSearch`, or to
+                all catalogs if the search does not list any.
 
         Raises:
             ValueError: `catalogs` is a string, has too many keys or contains an empty key.
@@ -345,8 +345,8 @@ class OctogenClient:
     async def delete_coverage_url_list(self, url_list_id: str) -> CoverageUrlList:
         """Delete a coverage URL list and its BigQuery results. This cannot be undone.
 
-        The list has the status `delete_pending` until it is deleted. You can reuse its name
-        immediately.
+        The list has the status `delete_pending` until the deletion is complete. You can reuse the
+        list's name immediately.
 
         Raises:
             ValueError: The id is empty.
@@ -360,7 +360,7 @@ class OctogenClient:
     ) -> CoverageUrlMutationResponse:
         """Add URLs to a coverage URL list. URLs already in the list are accepted.
 
-        This method waits for the rate limiter, like the other three methods for a list's URLs.
+        All four methods for a list's URLs wait for the rate limiter.
 
         Args:
             url_list_id: The list's id.
@@ -398,7 +398,7 @@ class OctogenClient:
     ) -> CoverageContainsResponse:
         """Check which URLs are in a coverage URL list.
 
-        This does not check whether Octogen covers the products.
+        This method does not check whether Octogen covers the products.
 
         Args:
             url_list_id: The list's id.
@@ -445,7 +445,7 @@ class OctogenClient:
     def generation(self) -> Generation:
         """The service's API contract: "seed" (the older contract) or "current".
 
-        It is "seed" until a response shows that the service has the current contract.
+        The value is "seed" until a response shows that the service has the current contract.
         """
         return self._service.generation
 

@@ -47,9 +47,10 @@ _MAX_URL_IN_MESSAGE = 200
 class ApiKey:
     """The API key for requests, which is never shown, logged or pickled.
 
-    If no key is passed, it is read from the environment variable `STOREROUTER_API_KEY`,
+    If no key is passed, the key is read from the environment variable `STOREROUTER_API_KEY`,
     `OCTOGEN_PLATFORM_API_KEY` or `OCTO_API_KEY`, in this order. Octogen has deprecated
-    `OCTO_API_KEY`. A pickle does not contain the key. Unpickling reads it from the environment.
+    `OCTO_API_KEY`. A pickle does not contain the key. Unpickling reads the key from the
+    environment.
     """
 
     def __init__(self, api_key: str | None = None) -> None:
@@ -129,8 +130,8 @@ def key_mask(api_key: str | None) -> Callable[[str], str]:
 def warn_of_written_key(api_key: str) -> None:
     """Warn once if an API key is hard-coded.
 
-    A key that is also in the environment is not hard-coded, because Dagster resolves `EnvVar` when
-    it creates resources in a run. Sandbox keys cause no warning, because they are not secret.
+    A key that is also in the environment does not count as hard-coded. Dagster resolves `EnvVar`
+    when it creates resources in a run. Sandbox keys cause no warning, because they are not secret.
     """
     is_key = masked_keys(api_key) != api_key and not api_key.startswith(_SANDBOX_KEYS)
     if is_key and api_key not in os.environ.values():
@@ -170,7 +171,7 @@ def _warn_of_two_keys(used: str, ignored: str) -> None:
 def configured_host(host: str | None = None) -> str:
     """Return the parent host for Octogen's services.
 
-    It is `host` if it is set, otherwise `OCTOGEN_HOST`, otherwise `octogen.ai`.
+    The argument `host` takes precedence over `OCTOGEN_HOST`. The default is `octogen.ai`.
     """
     if host:
         return checked_host(host, "host")
@@ -228,9 +229,9 @@ def address_origin(url: str | None, field: str, variable: str, host: str | None)
 def checked_base_url(base_url: str, masked: Callable[[str], str] = masked_keys) -> str:
     """Validate the API's base URL and remove its trailing slash.
 
-    The URL must have a scheme and a host. It cannot contain credentials or a query, or send the API
-    key to another machine over plain HTTP. `masked` masks API keys in text, so that error messages
-    never show a key.
+    The URL must have a scheme and a host. The URL cannot contain credentials or a query. Plain HTTP
+    is allowed only for this machine, to protect the API key. `masked` masks API keys in text, so
+    that error messages never show a key.
     """
     if masked(base_url) != base_url:
         raise ValueError("base_url contains an API key. Remove it, and pass the key as api_key.")
@@ -261,7 +262,8 @@ def checked_url(url: str, setting: str) -> str:
 def may_use_proxy(url: str) -> bool:
     """True if requests to the URL can use a proxy from the environment.
 
-    Plain HTTP is allowed only for this machine and never uses a proxy, which would see the key.
+    Plain HTTP is allowed only for this machine and never uses a proxy, because the proxy would see
+    the key.
     """
     return url.lower().startswith("https:")
 

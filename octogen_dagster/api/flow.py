@@ -1,8 +1,8 @@
 """Request flows: the logic for requests as generators, without I/O.
 
 `BlockingClient` and `AsyncDriver` are drivers, which run request flows. A flow yields `Send` and
-receives a `Response` or a `TransportError`, or it yields `Wait`. It returns a value or raises an
-`OctogenError`. A driver must close a flow that it abandons. Otherwise, the flow's share of the
+receives a `Response` or a `TransportError`, or it yields `Wait`. A flow returns a value or raises
+an `OctogenError`. A driver must close a flow that it abandons. Otherwise, the flow's share of the
 budget and the rate limit stays reserved. Drivers mask the API key in responses.
 """
 

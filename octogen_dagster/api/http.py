@@ -94,8 +94,8 @@ def parsed_headers(lines: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
 def is_cut_off(headers: Mapping[str, str], body: bytes) -> bool:
     """True if a JSON body is truncated, but the HTTP client could not detect the truncation.
 
-    If the response has no length, a closed connection looks like the end of the body. Clients also
-    miss a truncated compressed body, because they do not check for the end of its stream.
+    If the response has no length, a closed connection looks like the end of the body. HTTP clients
+    also miss the truncation of a compressed body, because they do not check for the stream's end.
     """
     has_length = "content-length" in headers or "transfer-encoding" in headers
     if not body or (has_length and "content-encoding" not in headers):
@@ -116,7 +116,7 @@ def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
     """Return the delay from `Retry-After` in seconds. None if the header is missing.
 
     The header contains whole seconds or an HTTP date. A date is compared with the response's `Date`
-    header if it has one, so this machine's clock does not matter. The maximum is one year.
+    header if there is one, so this machine's clock does not matter. The maximum is one year.
     """
     value = headers.get("retry-after", "").strip()
     if value.isascii() and value.isdigit():

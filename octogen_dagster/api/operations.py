@@ -45,7 +45,7 @@ def search_flow(
     `catalogs`. The older contract rejects `understand` and never interprets keywords. The current
     contract interprets keywords unless `understand` is false. A search is first sent with `catalog`
     and `understand`. If a 422 rejects `catalog`, this and later requests use `catalogs`. If a 422
-    rejects `understand=False`, they omit it. A 422 is not charged.
+    rejects `understand=False`, this and later requests omit `understand`. A 422 is not charged.
     """
     flow = _search(service, body, subject, paced=paced)
     return (yield from _once_learned(service, "search", flow) if paced else flow)
@@ -106,10 +106,11 @@ def lookup_flow(
 ) -> Flow[T]:
     """Look up a product URL in Octogen's index. `read` parses the response.
 
-    By default, a service with the current contract scrapes products that are not in the index. It
-    also matches URLs loosely, so a removed variant resolves to another variant. The request turns
-    both off with two fields. A service with the older contract might reject these fields with a
-    422. This and later lookups then omit the fields. A 422 is not charged.
+    By default, a service with the current contract scrapes products that are not in the index. The
+    service also matches URLs loosely, so a removed variant resolves to another variant. Two fields
+    in the request turn off scraping and loose matching. A service with the older contract might
+    reject these fields with a 422. After such a 422, this and later lookups omit the fields. A 422
+    is not charged.
     """
     if not url.strip():
         raise ValueError("url is empty. Pass the product's URL.")

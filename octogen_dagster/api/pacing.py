@@ -1,8 +1,8 @@
 """Limits for the request rate and for concurrent requests. No I/O.
 
 `RateLimiter` follows the `X-RateLimit-*` headers. The service uses one token bucket for the whole
-organization, which holds one minute's requests. `InFlight` reduces concurrency when the service
-rejects concurrent requests.
+organization. The bucket holds one minute's requests. `InFlight` reduces concurrency when the
+service rejects concurrent requests.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class Slot(NamedTuple):
 class InFlight:
     """An adaptive limit for concurrent requests.
 
-    A rejection halves the limit. Every 100 successful responses raise it by one, up to the value
-    set with `cap`. `limit` is infinite until a request is rejected or `cap` is called. Instances
-    are thread-safe.
+    A rejection halves the limit. Every 100 successful responses raise the limit by one, up to the
+    value set with `cap`. `limit` is infinite until a request is rejected or `cap` is called.
+    Instances are thread-safe.
     """
 
     SUCCESSES_PER_STEP = 100
@@ -109,8 +109,8 @@ class InFlight:
 class RateLimiter:
     """Limits the rate of bulk reads, so that part of the rate limit is left for other clients.
 
-    Requests are sent immediately while the token bucket is above the reserve, and then at the rate
-    at which the bucket refills. Clients and threads can share a limiter.
+    While the token bucket is above the reserve, requests are sent immediately. Below the reserve,
+    requests are sent at the bucket's refill rate. Clients and threads can share a limiter.
 
     Args:
         reserved_percent: The percentage of the organization's rate limit to leave for other

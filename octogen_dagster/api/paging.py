@@ -69,13 +69,13 @@ def may_be_first_page(first: Page, page: Page) -> bool:
 class PageTracker:
     """Checks each page of a search as it is read.
 
-    Error messages begin with `subject`, such as "Catalog 'acme'". `product_count` is the catalog's
-    number of products, and `rows_per_product` is the number of rows per product in an earlier read.
-    Both are optional.
+    Error messages begin with `subject`, such as "Catalog 'acme'". The optional `product_count` is
+    the catalog's number of products. The optional `rows_per_product` is the number of rows per
+    product in an earlier read.
 
-    `may_have_restarted` becomes true if a later page repeats most of page 1, or if more products
-    are repeated than page 1 contains. Either the service restarted the search, or page 1's products
-    rank high in both orders. After the last page, `check_first_page` finds the cause.
+    `may_have_restarted` becomes true if a later page repeats most of page 1, or if the search
+    repeats more products than page 1 contains. Either the service restarted the search, or page 1's
+    products rank high in both orders. After the last page, `check_first_page` finds the cause.
     """
 
     def __init__(
@@ -183,9 +183,9 @@ class PageTracker:
     def check_first_page(self, fresh: Page) -> None:
         """Raise an error if page 1 changed during the read, or if the search restarted at page 1.
 
-        Call this after the last page while `may_have_restarted` is true, at most twice. `fresh` is
-        page 1, requested again. If its cursor has changed, the second call shows whether the cursor
-        changes with every response or only with the catalog.
+        Call this method after the last page while `may_have_restarted` is true, at most twice.
+        `fresh` is page 1 from a new request. If page 1's cursor has changed, the second call shows
+        whether the cursor changes with every response or only with the catalog.
         """
         assert self._first
         if fresh.next_cursor and fresh.next_cursor in self._cursors_after_first:

@@ -21,9 +21,9 @@ _MAX_DOUBLINGS = 60  # keeps the power within a float's range
 class RetryPolicy:
     """Retry settings for requests to the service.
 
-    A request is retried if the response is missing or incomplete, or has the status 429 or 5xx, as
-    the API contract allows. If a lookup fails because of the product's shop, it is retried at most
-    once.
+    A request is retried if the response is missing or incomplete, or has the status 429 or 5xx. The
+    API contract allows these retries. A lookup that fails because of the product's shop is retried
+    at most once.
 
     Args:
         attempts: Maximum attempts per request; 1 disables retries. Attempts that end with 429 do

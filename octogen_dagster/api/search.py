@@ -185,10 +185,10 @@ class SearchFilters(BaseModel):
     """The keywords and filters for a search.
 
     `understand=True` and the fields after it require a service with the current API contract. A
-    service with the older API contract rejects them with an error.
+    service with the older API contract rejects these fields with an error.
 
     Raises:
-        pydantic.ValidationError: A field is out of range. The message contains its name.
+        pydantic.ValidationError: A field is out of range. The message names the field.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -409,12 +409,13 @@ class ProductSearch(SearchFilters):
     If `catalogs` is empty, the search reads every catalog in `OctogenResource(catalog_source=...)`,
     which defaults to the catalogs granted to the API key.
 
-    `max_products` limits the result. If the search or the source lists catalogs, these are read in
-    order until there are enough products. For granted catalogs, and for a search with filters in up
-    to 500 listed catalogs, the result contains the products that the service ranks highest.
+    `max_products` limits the result. If the search or the source lists catalogs, the catalogs are
+    read in order until there are enough products. For granted catalogs, and for a search with
+    filters in up to 500 listed catalogs, the result contains the products that the service ranks
+    highest.
 
     Raises:
-        pydantic.ValidationError: A field is out of range. The message contains its name.
+        pydantic.ValidationError: A field is out of range. The message names the field.
     """
 
     catalogs: list[Text] = Field(

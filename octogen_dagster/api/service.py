@@ -97,7 +97,7 @@ class Service:
     def generation(self) -> Generation:
         """The service's API contract: "seed" (the older contract) or "current".
 
-        It is "seed" until a response shows that the service has the current contract.
+        The value is "seed" until a response shows that the service has the current contract.
         """
         return "current" if "catalog" in self.refused.get("search", ()) else "seed"
 

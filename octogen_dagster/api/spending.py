@@ -37,8 +37,8 @@ _NOT_KEPT = "Rerun with a larger budget_usd. The results of earlier lookups are 
 class Prices:
     """Octogen's prices for responses with a 2xx status, in US dollars.
 
-    A search page costs the same at any size. Octogen does not publish prices for other operations,
-    so they are counted as free.
+    A search page costs the same at any size. Other operations have no published prices and are
+    counted as free.
     """
 
     search_page_usd: float = SEARCH_PAGE_USD
@@ -60,10 +60,10 @@ class Spending:
     """Counts charges and rejects any request that would exceed the budget.
 
     All threads that use a service share one instance. An instance can have a parent, whose budget
-    then applies as well. The price of a request is reserved before it is sent, so concurrent
-    requests cannot exceed the budget together. Octogen charges for responses with a 2xx status,
-    even if the body is truncated. Other responses are free. A request without a response keeps its
-    reservation, because the service might have charged for it.
+    then applies as well. The price of a request is reserved before the request is sent, so
+    concurrent requests cannot exceed the budget together. Octogen charges for responses with a 2xx
+    status, even if the body is truncated. Other responses are free. A request without a response
+    keeps its reservation, because the service might have charged for it.
 
     Attributes:
         requests: Requests sent, including retries.

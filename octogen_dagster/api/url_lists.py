@@ -66,8 +66,8 @@ class CoverageUrlList(ResponseModel):
     """A coverage URL list.
 
     A new list has the status `provisioning` for about a minute. During this time, `big_query` is
-    None. The status is then `active`. After a deletion, it is `delete_pending` until the list is
-    gone. The service might add other statuses.
+    None. The status is then `active`. After a deletion, the status is `delete_pending` until the
+    list is gone. The service might add other statuses.
     """
 
     url_list_id: str = Field(min_length=1)
