@@ -37,7 +37,7 @@ def build_price_alerts_asset(
     history, so repeating a run adds no events, and a run after missed days adds the events from
     those days. If a snapshot arrives late or is removed with `forget_snapshot`, events from that
     time onward are recomputed. `octogen/events_appeared` and `octogen/events_vanished` count the
-    events that this adds and removes. If a product's currency changes, price rules report a
+    events that a run adds and removes. If a product's currency changes, price rules report a
     `currency_changed` event instead of a price change.
 
     A new or changed rule also finds events from the last `days` days. Changing a rule keeps its

@@ -128,7 +128,7 @@ def without_repeats(
 
 
 def first_seen_of(observed: Observed, catalogs: Sequence[str | None]) -> pl.DataFrame:
-    """Return the time of each catalog's first snapshot, by lowercase catalog key."""
+    """Return each catalog's lowercase key and the time of the catalog's first snapshot."""
     keys = sorted({(catalog or "").lower() for catalog in catalogs})
     times = [
         min((at for at, each in observed.items() if each.covers(key)), default=None) for key in keys
@@ -221,7 +221,7 @@ def _last_known(known: str, name: str) -> pl.Expr:
 
 
 def _since(*names: str) -> pl.Expr:
-    """Return the time at which the product's current values began."""
+    """Return the time of the product's last change to any of the columns in `names`."""
     differs = pl.any_horizontal(pl.col(name).ne_missing(pl.col(name).shift()) for name in names)
     return pl.col("valid_from").first().over((~pl.col("is_same") | differs).cum_sum())
 

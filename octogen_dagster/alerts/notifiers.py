@@ -83,8 +83,8 @@ class SlackNotifier(_Notifier):
 
     webhook_url: str = Field(
         repr=False,
-        description="The Slack webhook's URL. Pass it as a dagster.EnvVar, because anyone who has "
-        "it can post to the channel.",
+        description="The Slack webhook's URL. Pass it as a dagster.EnvVar, because anyone with "
+        "the URL can post to the channel.",
     )
 
     def _send(self, events: pl.DataFrame) -> None:
@@ -138,8 +138,8 @@ class EmailNotifier(_Notifier):
 
     An email lists the first 20 events and has a CSV attachment with the first 10,000 events. Text
     from shops is escaped so that spreadsheets do not execute it as formulas. The connection uses
-    STARTTLS, or implicit TLS on port 465. It is unencrypted only if the server does not support
-    STARTTLS and no login is set. The fields have the same names as the arguments of
+    STARTTLS, or implicit TLS on port 465. The connection is unencrypted only if the server does not
+    support STARTTLS and no login is set. The fields have the same names as the arguments of
     `dagster.make_email_on_run_failure_sensor`.
     """
 
@@ -206,7 +206,7 @@ class EmailNotifier(_Notifier):
 
 
 class _Part(NamedTuple):
-    """A part of a line, shown as a link if it has a URL."""
+    """A part of a line. A part with a URL is shown as a link."""
 
     text: str
     url: str = ""

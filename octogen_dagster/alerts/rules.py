@@ -172,7 +172,7 @@ class AlertRule:
 
     @property
     def definition(self) -> dict[str, Any]:
-        """The rule's definition, stored with its events so that changes to the rule are detected.
+        """The rule's definition. Runs store the definition to detect changes to the rule.
 
         An expression's serialized form can differ between Polars versions, so the digest of `where`
         is stored together with the version.
@@ -380,7 +380,7 @@ class PriceListRule(AlertRule):
 
     Pass your price list's history to `build_price_alerts_asset` as `price_list`. The rule becomes
     true when an in-stock competitor is at least `percent` below the price in `column`. Override
-    `condition` to check another condition. Its argument `rows` has the columns of your price list,
+    `condition` to check another condition. The argument `rows` has the columns of your price list,
     the `competitor_...` columns of a price position, and `compared_with`, which is the price in
     `column`.
     """
@@ -483,7 +483,7 @@ def check_rule_names(rules: Sequence[AlertRule]) -> None:
 
 
 def with_currency_changes(rules: Sequence[AlertRule]) -> list[AlertRule]:
-    """Add a currency-change rule for the products to which the price rules apply."""
+    """Add a `CurrencyChanged` rule for the products that price rules select."""
     import polars as pl
 
     of_prices = [rule for rule in rules if rule.of_prices]

@@ -19,7 +19,7 @@ def follow_upstream() -> Condition:
     The condition extends `dagster.AutomationCondition.eager()` in three ways:
 
     * It requests partitions that were missing when automation was switched on, for example after a
-      backfill. `eager()` waits for their next update.
+      backfill. `eager()` waits for the next upstream update.
     * It notices upstream updates that happen while a requested run is in progress.
     * A snapshot with the same rows as before does not count as an update, unless the previously
       requested run did not succeed. A failed run is requested again at the next upstream update.

@@ -142,9 +142,9 @@ def octogen_asset(
     The asset's code reference is the line that calls the builder. `own` contains the builder's
     arguments, and `given` contains the user's arguments from `asset_arguments_of`. The user's
     metadata, dependencies, resources and checks are added to the builder's. Any other argument
-    overrides the builder's. The argument `execute` is called instead of the asset's function. It
-    receives the context and a function that calls the asset's function. A backfill policy is
-    rejected unless `takes_ranges` is true.
+    overrides the builder's. The argument `execute` is called instead of the asset's function.
+    `execute` receives the context and a function that calls the asset's function. A backfill policy
+    is rejected unless `takes_ranges` is true.
     """
     defaults = {"group_name": GROUP, "pool": POOL, "kinds": {"octogen", "polars", "parquet"}}
     arguments = {**defaults, **own, **given}

@@ -56,7 +56,7 @@ class Settings(NamedSettings, dg.ConfigurableResource[Any]):
         if not value:
             raise self.error(
                 f"{type(self).__name__} takes {field} from the environment variable "
-                f"{variable}, which is not set or is empty. Set it where the run "
-                "or the sensor executes."
+                f"{variable}, which is not set or is empty. Set the variable where "
+                "the run or the sensor executes."
             )
         return int(value) if is_number else value

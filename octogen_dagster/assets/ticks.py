@@ -8,8 +8,8 @@
 The sensor stores no other state. After a lost tick, a reset cursor or a daemon restart, the same
 requests are computed again.
 
-With a backfill policy, a run has a range of partitions that are adjacent in Dagster's order, which
-is the order in which they were added.
+With a backfill policy, a run has a range of partitions that are adjacent in Dagster's order.
+Dagster sorts partitions in the order in which they were added.
 """
 
 import hashlib
@@ -37,7 +37,8 @@ RUN_KEY_TAG = "dagster/run_key"
 """Dagster's tag for the run key. A run key contains the request and the time of the tick.
 
 The time makes the run keys of retries unique. The sensor also reads a request's time from the run
-key, because Dagster's run times depend on the database's time zone.
+key, because Dagster's run times depend on the database's time zone. A separate tag for the time
+would add a line to each run in the UI.
 """
 PARTITION_TAG = "dagster/partition"
 
@@ -69,7 +70,7 @@ _BEFORE_START = {dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING}
 
 
 KeyRange = tuple[str, str]
-"""A run's first and last key. They are the same if the run has a single partition."""
+"""A run's first and last key. Both keys are the same if the run has a single partition."""
 
 
 def request_tag(name: str) -> str:
@@ -170,8 +171,8 @@ def plan(
     by the time of their version or latest request, oldest first, so that every key gets its turn.
     Keys in unfinished runs (`busy`) are skipped, whatever their version. `tried` returns the
     earlier requests by key. `known` contains the existing partitions in Dagster's order, and new
-    partitions are added at the end. A run has at most `most` keys. They are adjacent, so that the
-    run's range contains only keys that are due.
+    partitions are added at the end. A run has at most `most` keys. A run's keys are adjacent, so
+    that the run's range contains only keys that are due.
     """
     position = {key: number for number, key in enumerate(known)}
 

@@ -62,11 +62,11 @@ def login(
 ) -> Login:
     """Pass the login page's URL to `show`, wait for the user, and store the login in `places`.
 
-    If `client_id` is None, the client from the last login is reused if it has the same redirect
-    URI. Otherwise, a new public client is registered. If the port in `redirect_uri` is 0, a free
-    port is used. Tokens are requested for `resource` unless the MCP server specifies a resource. If
-    you pass `authorization_server`, it must match the authorization server that the MCP server
-    specifies. `timeout` is in seconds. Raises `OSError` if the port is taken.
+    If `client_id` is None, a client from the last login with the same redirect URI is reused.
+    Without such a client, a new public client is registered. If the port in `redirect_uri` is 0, a
+    free port is used. Tokens are requested for `resource` unless the MCP server specifies a
+    resource. If you pass `authorization_server`, it must match the authorization server that the
+    MCP server specifies. `timeout` is in seconds. Raises `OSError` if the port is taken.
     """
     require_extras("The login to Octogen", "mcp")
     checked_url(mcp_url, "The MCP URL")

@@ -91,9 +91,9 @@ Secret: TypeAlias = SecretPlace | SecretInMemory
 class Refresh:
     """Exchanges a refresh token for an access token, and stores the new refresh token.
 
-    The exchange can take one to two minutes. It runs in a thread that continues after an interrupt
-    or the caller's deadline. The process waits for the exchange before it exits. If a caller has
-    stopped waiting, the next caller receives the result.
+    The exchange can take one to two minutes. The exchange runs in a thread that continues after an
+    interrupt or the caller's deadline. The process waits for the exchange before it exits. If a
+    caller has stopped waiting, the next caller receives the result.
     """
 
     def __init__(self, refresh_token: Secret, client_id: Secret, endpoint: str) -> None:

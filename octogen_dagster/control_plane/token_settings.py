@@ -48,8 +48,8 @@ def access_tokens(
     if token_command and token_command.strip():
         return AccessToken(
             TokenCommand(token_command, timeout),
-            "The token command printed the access token that was just rejected. It must print a "
-            "fresh token each time.",
+            "The token command printed the access token that was just rejected. The command "
+            "must print a fresh token each time.",
         )
     if token_uri:
         refresh_token_file = token_uri

@@ -48,8 +48,8 @@ class Issued(NamedTuple):
 class AccessToken:
     """The access token that all sessions in a process share.
 
-    `obtain` returns a new token before the caller's deadline. If it returns the token that the
-    service has just rejected, an error with the text `refused` is raised.
+    `obtain` returns a new token before the caller's deadline. If `obtain` returns the token that
+    the service has just rejected, an error with the text `refused` is raised.
     """
 
     def __init__(self, obtain: Callable[[Deadline], Issued], refused: str) -> None:

@@ -67,7 +67,7 @@ class Cell(SharedListing, rename="camel", frozen=True):
 
 
 class Subscriber(msgspec.Struct, rename="camel", frozen=True):
-    """A principal that reads shared catalogs from its Google Cloud project.
+    """A principal, and the Google Cloud project from which the principal reads shared catalogs.
 
     `desired_state` is `enabled`, or another value if Octogen does not serve the subscriber.
     """

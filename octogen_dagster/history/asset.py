@@ -90,7 +90,7 @@ def build_history_asset(
     `scan_history` reads the history, and `forget_snapshot` removes a snapshot from the history.
 
     A snapshot's time is the newest `fetched_at` in its rows. If the table does not have this
-    column, it is the time at which the snapshot was stored. The column `product_url` is kept even
+    column, the time is when the snapshot was stored. The column `product_url` is kept even
     if it is in neither `key` nor `tracked`. A different URL starts a new row, but a different
     spelling of the same URL does not. If the URL is missing, the last known URL is kept. If you
     start tracking a column later, the column is null in earlier rows.

@@ -35,8 +35,8 @@ def scan_history(
     Each row contains a product's values from `valid_from` until just before `valid_to`.
     `octogen_dagster.schemas.HISTORY_SCHEMA` lists the columns. At the time of a snapshot, the
     tracked columns (title, prices, currency, `in_stock`, `is_active`) have exactly the snapshot's
-    values. Between two snapshots, they have the values of the earlier snapshot. Before the first
-    snapshot, there are no rows.
+    values. Between two snapshots, the columns have the values of the earlier snapshot. Before the
+    first snapshot, there are no rows.
 
     Args:
         base_dir: The `base_dir` of the `ParquetSnapshotIOManager`.
@@ -141,8 +141,8 @@ def history_files(
 ) -> dict[str, str]:
     """Map a history's catalogs to the storage keys of their files.
 
-    An unpartitioned history has the catalog "". If `of_products` is true, raise an error unless it
-    is a product history.
+    An unpartitioned history has the catalog "". If `of_products` is true, raise an error unless the
+    history is a product history.
     """
     folder = asset_path(asset)
     whole, found = f"{folder}.parquet", _catalog_files(store, folder)

@@ -327,7 +327,7 @@ def _median_prices(products: pl.LazyFrame) -> Metrics:
 
 
 def price_drops(history: pl.LazyFrame, at: datetime | None, number: int) -> pl.DataFrame:
-    """Return the products with the largest percentage price drops in the snapshot at `at`."""
+    """Return the products with the largest percentage price drops at the time `at`."""
     moment = pl.lit(at, TIME)
     price, unit = known_price(pl.col("current_price")), pl.col("currency").str.to_lowercase()
     columns = [KEY.alias("key"), unit, price]

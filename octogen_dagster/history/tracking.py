@@ -100,7 +100,7 @@ class Tracking:
 
     @property
     def order(self) -> list[str]:
-        """The columns that a history is sorted by, followed by `valid_from`."""
+        """The columns that a history is sorted by, except for the last one, `valid_from`."""
         return list(self.key[::-1])
 
     @property
@@ -121,7 +121,7 @@ class Tracking:
 
     @property
     def change(self) -> pl.Expr:
-        """An expression for the `change` column, which compares a row with the previous row."""
+        """An expression that computes `change` by comparing a row with the previous row."""
         earlier = pl.when(self.is_same).then(pl.lit("reappeared")).otherwise(pl.lit("appeared"))
         change = pl.when(self.goes_on).then(pl.lit("changed")).otherwise(earlier)
         return change.cast(pl.Enum(CHANGES))

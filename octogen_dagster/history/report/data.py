@@ -58,8 +58,8 @@ def report_data(
     Days are in UTC. Each distinct string is stored once in a list. Columns contain indexes into
     this list, and -1 means null. The rows of a product are consecutive, and `rows` in `products` is
     the number of rows. `events` contains the events that the alert rules find without a threshold.
-    If the asset `<products>_price_list_alerts` exists, `events` also contains its events, which
-    have a `sku`. If the asset `<products>_position` exists, `own` lists the SKUs in this price
+    If the asset `<products>_price_list_alerts` exists, `events` also contains the asset's events,
+    each with a `sku`. If the asset `<products>_position` exists, `own` lists the SKUs in this price
     position. For each SKU, `below` lists the cheapest competitors below your price.
 
     Raises:
