@@ -22,13 +22,13 @@ FOLDER = ROOT / "docs" / "reference"
 YAML = """\
 # YAML reference
 
-Look up the fields in a `defs.yaml`, with their types and defaults. [YAML](../yaml.md) explains the
-structure of the file. Each value can also be a [template](../yaml.md#environment-variables).
+Look up the fields in a `defs.yaml`, with their types and defaults. For the file's structure, see
+[YAML](../yaml.md). Each value can also be a [template](../yaml.md#environment-variables).
 """
 COMMAND_LINE = """\
 # Commands
 
-Look up the commands and their options. You can also run a command with `--help`.
+Look up the commands and their options. `--help` also lists a command's options.
 
 All commands use these exit statuses:
 
@@ -39,9 +39,9 @@ All commands use these exit statuses:
 | 2 | invalid options or arguments |
 | 3 | `bq subscribe`: Octogen has not granted access yet; try again in a few minutes |
 
-The scripts `octogen-bq-subscribe` and `octogen-bq-autosubscribe` run `octogen-dagster bq subscribe`
-and `octogen-dagster bq autosubscribe`. If `octogen-ai-sdk` is
-[installed too](../coming-from.md#scripts-with-the-same-name), use the `octogen-dagster` commands.
+The script `octogen-bq-subscribe` runs `octogen-dagster bq subscribe`, and the script
+`octogen-bq-autosubscribe` runs `octogen-dagster bq autosubscribe`. If `octogen-ai-sdk` is
+[also installed](../coming-from.md#scripts-with-the-same-name), use the `octogen-dagster` commands.
 """
 TRANSLATION = "[translation](../yaml.md#owners-tags-groups)"
 TYPES = {"boolean": "`true` or `false`", "object": "mapping", "null": "`null`"}
