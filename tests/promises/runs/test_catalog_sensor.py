@@ -353,7 +353,7 @@ def test_an_error_that_may_pass_skips_the_tick(
 def test_without_a_key_the_tick_fails_and_says_what_to_do(
     shops: Sandbox, instance: dg.DagsterInstance
 ) -> None:
-    with pytest.raises(dg.Failure, match="set OCTOGEN_PLATFORM_API_KEY"):
+    with pytest.raises(dg.Failure, match="Set OCTOGEN_PLATFORM_API_KEY"):
         evaluate(instance, od.OctogenResource(base_url=shops.base_url))
 
 
@@ -366,7 +366,7 @@ def test_an_asset_whose_snapshots_have_no_version_is_refused() -> None:
     @dg.asset(partitions_def=od.catalog_partitions)
     def mine() -> None: ...
 
-    with pytest.raises(ValueError, match=r"Asset 'mine' was not built by build_products_asset\."):
+    with pytest.raises(ValueError, match=r"Asset 'mine' was not built by build_products_asset"):
         od.build_catalog_sensor(mine)
 
 

@@ -75,7 +75,7 @@ def test_products_and_details_of_one_run_share_a_budget(shops: Sandbox, tmp_path
 
     text = failure(result)
     assert "costs $0.002, which would exceed the budget of $0.128 ($0.1" in text
-    assert "Lookups are not saved" in text
+    assert "lookups are not saved" in text
     assert charged(shops) == 2
     assert charged(shops, "/products/lookup") == 50
     assert not (tmp_path / "details.parquet").exists()

@@ -83,7 +83,7 @@ def test_an_option_that_is_not_known_is_named(
     if url != "gs://bucket":
         del options["google_bearer_token"]
     manager = ParquetSnapshotIOManager(base_dir=url, storage_options=options)
-    with pytest.raises(ValueError, match=rf"storage option '{option}' is unknown.*obstore"):
+    with pytest.raises(ValueError, match=rf"storage option '{option}' is not supported.*obstore"):
         publish(manager)
 
 

@@ -359,5 +359,7 @@ def test_an_asset_that_returns_nothing_is_told_of_the_annotation(project: Projec
     def own():  # type: ignore[no-untyped-def]
         pass
 
-    with pytest.raises(TypeError, match=r"^Asset own returned None.* annotate it `-> None`"):
+    with pytest.raises(
+        TypeError, match=r"^Asset own returned None.* annotate the function with `-> None`"
+    ):
         project.run([own])
