@@ -260,7 +260,8 @@ class PriceRose(_PriceMove):
     Attributes:
         percent: Minimum rise, as a percentage of the reference price.
         amount: Minimum rise, in the product's currency.
-        against: The reference price, as for `PriceDropped`.
+        against: The reference price: the price just `before` the change, or the `lowest` or
+            `median` price in the last `days` days. The median weights each price by its duration.
     """
 
     happened = "rose"

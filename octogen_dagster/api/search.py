@@ -137,7 +137,7 @@ class Facet(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     _name_mistakes = model_validator(mode="wrap")(name_mistakes)
 
-    name: Text = Field(description="A FacetName, or the name of a product attribute such as fit.")
+    name: Text = Field(description="A facet such as gender, or a product attribute such as fit.")
     values: list[Text] = Field(
         min_length=1, description="Values. A product must have at least one of these values."
     )

@@ -32,7 +32,7 @@ debug_option = click.option("--debug", is_flag=True, help="Show tracebacks of er
 
 
 def reporting_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """Decorate a command: report errors without a traceback, and add the option `--debug`.
+    """Decorate a command to report errors without a traceback, and add the `--debug` option.
 
     The exit status is 1 on failure, 2 for bad input and 3 if access to the listing is pending.
     """
@@ -57,7 +57,10 @@ def reporting_errors(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def fail(message: str, status: int, shown: BaseException | None = None) -> NoReturn:
-    """Print a message on stderr and exit. With `shown`, first print that error's traceback."""
+    """Print a message to stderr and exit.
+
+    If an error is passed as `shown`, its traceback is printed before the message.
+    """
     from octogen_dagster.api.credentials import key_mask
 
     lines = traceback.format_exception(shown) if shown else []  # without variable values
@@ -66,7 +69,7 @@ def fail(message: str, status: int, shown: BaseException | None = None) -> NoRet
 
 
 def import_from_sandbox_extra(module: str) -> Any:
-    """Import a module that requires the extra `sandbox`."""
+    """Import a module that requires the `sandbox` extra."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -76,7 +79,7 @@ def import_from_sandbox_extra(module: str) -> Any:
 
 
 def _is_for_the_user(error: ValueError) -> bool:
-    """Return True if this package raised the error, and not a library that the package calls."""
+    """Return True if the error was raised in this package rather than in a library."""
     if isinstance(error, OctogenError):
         return True
     *_, last = traceback.extract_tb(error.__traceback__)

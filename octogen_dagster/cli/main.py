@@ -13,7 +13,7 @@ from octogen_dagster.cli.project import find_project, project_environment
 
 
 class _CommandFolder(Group):
-    """A command group that imports a command's module only when the command is needed."""
+    """A command group that imports the modules of its commands on demand."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(

@@ -34,7 +34,7 @@ _REPLACED_BY = {name: _LOGINS - {name} for name in _LOGINS} | {
 
 
 class Command(click.Command):
-    """A command that rejects empty option values, which an unset shell variable can cause."""
+    """A command that rejects empty option values. Unset shell variables can cause such values."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the command-line arguments."""
@@ -82,7 +82,7 @@ def mcp_url_option() -> Callable[..., Any]:
 
 
 def access_token_settings(options: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments for `access_tokens` from the current command's options.
+    """Convert the current command's options to arguments for `access_tokens`.
 
     An option on the command line takes precedence over all login settings in the environment.
     """

@@ -20,10 +20,10 @@ class Project(NamedTuple):
 
 
 def find_project() -> Project | None:
-    """Return the nearest project in the working directory or its parents, as dg does.
+    """Return the nearest project in the working directory or a parent folder, or None.
 
-    If a file is unreadable, print a warning and continue the search, because any parent folder can
-    contain such a file.
+    The search follows dg's rules. If a file is unreadable, print a warning and continue the search,
+    because any parent folder can contain such a file.
     """
     here = Path.cwd()
     for folder in (here, *here.parents):
@@ -43,7 +43,7 @@ def find_project() -> Project | None:
 
 @contextmanager
 def _reported(path: Path, consequence: str) -> Iterator[None]:
-    """Print a warning on stderr if the file is invalid."""
+    """Print a warning to stderr if the file is unreadable or invalid."""
     try:
         yield
         return

@@ -1,4 +1,4 @@
-"""Settings for alert rules in YAML. The fields are generated from the rule classes."""
+"""Settings for alert rules in YAML, with fields generated from the rule classes."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ class AlertSettings(YamlModel):
     where: str | None = None
     """The products to which the rule applies, as an SQL condition such as `brand.name = 'Acme'`."""
     days: int = 30
-    """Number of past days in which a new rule looks for events.
+    """Number of past days that a new rule searches for events.
 
-    The `lowest` and `median` prices are taken from the same period.
+    The `lowest` and `median` prices cover the same number of days.
     """
     again_after: Duration | None = None
     """Cool-down after an event, such as `7d`.
@@ -60,7 +60,7 @@ class AlertSettings(YamlModel):
     max_percent: float | None = None
     """Maximum percentage of all products that can match.
 
-    If it is set, the check warns only if both this limit and `max_products` are exceeded.
+    With this limit, the check warns only if both `max_percent` and `max_products` are exceeded.
     """
 
     def rule(self) -> AlertRule:
@@ -131,7 +131,7 @@ Rule = Annotated[Any, PlainValidator(_rule), _RuleSchema]
 
 
 def _condition(where: str) -> pl.Expr:
-    """Parse an SQL condition. Its columns must be from the products table or the history."""
+    """Parse an SQL condition on columns in the products table or the history."""
     import polars as pl
 
     from octogen_dagster.schemas import HISTORY_SCHEMA, PRODUCT_SCHEMA

@@ -80,10 +80,10 @@ class OctogenComponent(AssetsComponent):
     connection: ConnectionSettings = Field(default_factory=ConnectionSettings)
     """Connection to Octogen's REST API."""
     catalog_source: Source = Field(default_factory=od.GrantedCatalogs)
-    """Catalogs to read, as `hosts`, `keys` or your own source class.
+    """Catalogs to read: `hosts`, `keys`, `granted` or your own source class.
 
     `granted` reads all catalogs granted to the API key, but only older versions of the service can
-    list these catalogs. The field is required for catalog partitions.
+    list these catalogs. `catalog_source` is required for catalog partitions.
     """
     storage: Storage = Field(default_factory=StorageSettings)
     """Storage for snapshots: a mapping, or a string for `base_dir`. With `null`, the assets use the
@@ -95,7 +95,8 @@ class OctogenComponent(AssetsComponent):
     url_lists: list[UrlListSettings] = Field(default_factory=list)
     """URL lists to synchronize from tables in your project to Octogen."""
     url_list_sensor: Sensor = Field(default_factory=SensorSettings)
-    """Sensor that requests runs when Octogen has exported a URL list that has `coverage`.
+    """Sensor for URL-list exports. The sensor requests a run for each new export of a URL list that
+    has `coverage`.
 
     `true` (the default) adds the sensor in a stopped state. `running` also starts it with the first
     deployment. `false` adds no sensor.
@@ -340,7 +341,7 @@ class OctogenComponent(AssetsComponent):
     def _of_export(
         self, name: str, coverage: UrlCoverageSettings, url_list: dg.AssetsDefinition
     ) -> list[dg.AssetsDefinition]:
-        """Build the assets for a URL list's export. One run materializes all of them."""
+        """Build the assets for a URL list's export. One run materializes all four assets."""
         written = coverage.arguments()
         asset = AssetSettings(translation=coverage.translation)
 

@@ -56,7 +56,7 @@ def check_host(host: Text | None) -> Text | None:
 class CatalogSourceSettings(YamlModel):
     """The catalog source: `hosts`, `keys`, or the dotted path of your own `CatalogSource` class.
 
-    Below the dotted path, write the fields of the class.
+    Below a dotted path, write the fields of the class.
     """
 
     model_config = ConfigDict(json_schema_extra={"patternProperties": {r"\.": {"type": "object"}}})
@@ -66,7 +66,7 @@ class CatalogSourceSettings(YamlModel):
     keys: list[str] | None = None
     """Catalog keys."""
     catalogs: list[str] | None = None
-    """Keys of the catalogs to read for these `hosts`. Defaults to all catalogs for the shops."""
+    """Catalog keys, to read only some of the catalogs for `hosts`. Defaults to all catalogs."""
 
     def source(self) -> CatalogSource:
         """Return the catalog source."""
@@ -113,7 +113,7 @@ Source = Annotated[
 
 
 class StorageSettings(YamlModel):
-    """Fields of `ParquetSnapshotIOManager`, with the same defaults."""
+    """Storage settings, with the fields and defaults from `ParquetSnapshotIOManager`."""
 
     # Listed here because the IO manager's module imports Polars, which `dg` commands that only
     # read YAML do not need.
@@ -123,7 +123,7 @@ class StorageSettings(YamlModel):
     storage_options: Annotated[dict[str, Any], VARIABLE] = Field(default_factory=dict)
     """Options for the object store. Write secrets as `"{{ env.NAME }}"`."""
     partition_column: str = "partition"
-    """Name of the column for the partition key, in frames that contain several partitions."""
+    """Name of the partition-key column. Frames with several partitions contain this column."""
     resume_within_hours: float = 6.0
     """Number of hours for which an interrupted read can be resumed.
 
@@ -165,7 +165,7 @@ _CONNECTION = create_model(
 
 
 class ConnectionSettings(_CONNECTION):
-    """Fields of `OctogenResource`, with the same defaults."""
+    """Connection settings, with the fields and defaults from `OctogenResource`."""
 
     _check_key = field_validator("api_key")(check_not_written_out)
     _check_host = field_validator("host")(check_host)

@@ -1,4 +1,4 @@
-"""OctogenLinkedDatasetsComponent: BigQuery listings from Octogen, in YAML."""
+"""OctogenLinkedDatasetsComponent: assets for Octogen's BigQuery listings, defined in YAML."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ Listing = Annotated[str, AfterValidator(_check_listing)]
 
 
 def _listing_key(listing: str) -> object:
-    """Return the same key whether the listing's name contains the project's id or its number."""
+    """Return a key for a listing's name. The key does not contain the project's id or number."""
     return listing_name(listing_partition_key(listing)).key
 
 
 class ListingSourceSettings(YamlModel):
-    """The listing source: an exchange, a list of listings or, by default, Octogen."""
+    """The listing source: an exchange, a list of listings, or Octogen (the default)."""
 
     exchange: Annotated[str, AfterValidator(_check_exchange)] | None = None
     """The exchange's resource name:
@@ -98,7 +98,7 @@ class LinkedProductsSettings(AssetSettings):
     """Settings for the linked products asset, which reports on linked tables and checks them."""
 
     max_age: Duration | None = Field(default="2 days", validate_default=True)
-    """Maximum time since the table was last modified, for the check `fresh`. `null` omits the
+    """Maximum time since the table was last modified, for the `fresh` check. `null` omits the
     check."""
     modified_column: str | None = None
     """Column whose maximum value is the time of the last modification. Defaults to the
@@ -143,8 +143,10 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
     """
 
     name: Name = "octogen"
-    """Prefix for the names of the assets (`<name>_linked_datasets`, `<name>_linked_products` and
-    `<name>_linked_snapshot`) and of the sensor (`<name>_listing_sensor`)."""
+    """Prefix for asset names (`<name>_linked_datasets`, `<name>_linked_products` and
+    `<name>_linked_snapshot`), for the sensor (`<name>_listing_sensor`) and for resource keys
+    (`<name>_bigquery` and `<name>_linked_io_manager`). The history and the table add a suffix to
+    the snapshot's name: `<name>_linked_snapshot_history` and `<name>_linked_snapshot_table`."""
     project: Text
     """Your Google Cloud project, which is billed for queries."""
     gcp_credentials: Text | None = None
@@ -165,12 +167,12 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
     Defaults to `OCTOGEN_HOST`, then to `octogen.ai`.
     """
     token_uri: Text | None = None
-    """URI (`s3://…`, `gs://…` or `az://…`) or path of the login, for processes that do not share a
-    disk. The command `octogen-dagster login --token-uri` stores the login there. Defaults to
+    """Location of the login stored with `octogen-dagster login --token-uri`: a URI (`s3://…`,
+    `gs://…` or `az://…`) or a path. Set this if processes do not share a disk. Defaults to
     `OCTOGEN_MCP_TOKEN_URI`."""
     dataset_id: dict[Listing, str] = Field(default_factory=dict)
-    """Linked dataset ids, by listing resource name. Defaults to the id that Octogen suggests, or to
-    `octogen_<listing id>`."""
+    """Linked dataset ids, keyed by listing resource name. Defaults to the id that Octogen
+    suggests, or to `octogen_<listing id>`."""
     sensor: Sensor = Field(default_factory=SensorSettings)
     """Sensor for new listings. `true` (the default) adds the sensor in a stopped state. `running`
     also starts it with the first deployment. `false` adds no sensor."""
@@ -269,7 +271,7 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
 
     @property
     def _bigquery(self) -> str:
-        """The resource key for queries. The project might already use the key `bigquery`."""
+        """The resource key for queries. The prefix avoids a conflict with another `bigquery`."""
         return f"{self.name}_bigquery"
 
     def _spec(self, kind: Kind, settings: AssetSettings, name: str = "") -> dg.AssetSpec:

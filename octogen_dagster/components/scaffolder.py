@@ -216,4 +216,4 @@ def _keep_runs(project: Path) -> None:
     (home / ".gitignore").write_text("*\n")
     file.touch(mode=0o600)
     set_key(file, "DAGSTER_HOME", str(home.absolute()))
-    click.echo(f"Dagster keeps its runs in {home}, because {file} now sets DAGSTER_HOME.")
+    click.echo(f"Added DAGSTER_HOME to {file}. Dagster now stores its runs in {home}.")

@@ -1,4 +1,4 @@
-"""Asset settings in YAML, with validation of fields that exclude or require each other."""
+"""Asset settings in YAML, with checks for missing and contradictory fields."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ Kind = Literal[
 
 @dataclass(frozen=True)
 class OctogenAssetData:
-    """Data about an asset, which the component passes to `get_asset_spec` and `translation`.
+    """The asset data that the component passes to `get_asset_spec` and `translation`.
 
     Attributes:
         kind: The asset's kind.
@@ -154,10 +154,13 @@ class PositionSettings(AssetSettings):
 
 
 class CheckSettings(YamlModel):
-    """Arguments for `build_snapshot_checks`, with the same defaults. `null` omits a check."""
+    """Check settings, with the fields and defaults from `build_snapshot_checks`.
+
+    `null` omits a check.
+    """
 
     max_age: Duration | None = Field(default="2 days", validate_default=True)
-    """Maximum age of a catalog's latest snapshot for the check `fresh`, such as `36 hours`."""
+    """Maximum age of a catalog's latest snapshot for the `fresh` check, such as `36 hours`."""
     max_rows_change_percent: float | None = 30
     """Maximum change in the row count, as a percentage of the median row count in recent snapshots.
     """
@@ -168,8 +171,8 @@ class CheckSettings(YamlModel):
     max_bad_price_percent: float | None = 0.1
     """Maximum percentage of products with a bad price."""
     price_outlier_ratio: float = 100.0
-    """Maximum ratio between a price and the median price, in either direction. A price outside this
-    range counts as bad."""
+    """Maximum ratio of a price to the median price. A price is bad if it is above the median times
+    this ratio, or below the median divided by this ratio."""
     exclude: list[str] = Field(default_factory=list)
     """Checks to omit."""
     blocking: bool = False
@@ -257,13 +260,13 @@ class SearchSettings(AssetSettings):
     partitions: Literal["none", "catalog", "snapshot_days", "catalog_days"] = "none"
     """Partition by catalog, by day, or by both."""
     start_date: date | None = None
-    """The first daily partition, such as `2026-11-25`. Required for partitions by day."""
+    """The first daily partition, such as `2026-11-25`. Required for daily partitions."""
     timezone: Timezone = "UTC"
     """IANA time zone that determines when a day begins."""
     catalogs_per_run: int = Field(default=25, ge=1)
     """Maximum number of catalogs per run, for catalog partitions.
 
-    Dagster combines partitions into a run only if they were added one after another.
+    A run covers only consecutive partitions, in the order in which the partitions were added.
     """
     min_rows_percent: Percent = 50
     """Minimum number of rows in a snapshot, as a percentage of the previous snapshot's row count.
@@ -275,8 +278,8 @@ class SearchSettings(AssetSettings):
     schedule: Schedule = None
     """The schedule: a mapping, or a string for `cron_schedule`."""
     changes: Asset = None
-    """Products that appeared, disappeared or changed, from the latest snapshot in which anything
-    changed. Also adds a `history`."""
+    """Products that appeared, disappeared or changed. A snapshot without changes does not clear
+    this asset. `changes` also adds a `history`."""
     details: Annotated[DetailsSettings | None, switch(DetailsSettings)] = None
     """Full details for each product. Octogen charges for each lookup."""
     brands: Asset = None
@@ -326,7 +329,7 @@ class SearchSettings(AssetSettings):
             f"{partitions} requires start_date. Write the first day, such as 2026-11-25.": (
                 by_day and self.start_date is None
             ),
-            "start_date requires partitions by day. Set partitions to snapshot_days or "
+            "start_date requires daily partitions. Set partitions to snapshot_days or "
             "catalog_days, or remove start_date.": (self.start_date is not None and not by_day),
             f"{partitions} makes each catalog a partition, so the search cannot list catalogs. "
             "Remove `catalogs`, or move the list to catalog_source: {keys: [...]}.": (
@@ -350,9 +353,9 @@ class SearchSettings(AssetSettings):
             ),
             f"`of` in tables lists {missing}, but the search does not build this asset. Add "
             f"{missing} to the search, or remove it from `of`.": missing,
-            "sensor requires partitions by catalog. Set partitions to catalog or catalog_days, or "
+            "sensor requires catalog partitions. Set partitions to catalog or catalog_days, or "
             "use a schedule instead.": (self.sensor and not self.by_catalog),
-            "catalogs_per_run requires partitions by catalog. Set partitions to catalog or "
+            "catalogs_per_run requires catalog partitions. Set partitions to catalog or "
             "catalog_days, or remove catalogs_per_run.": (
                 "catalogs_per_run" in written and not self.by_catalog
             ),
@@ -367,8 +370,7 @@ class AssetsComponent(YamlComponent):
     """A component whose assets can be changed in YAML or in a subclass."""
 
     translation: Translation = None
-    """Changes to the specs of all assets. The `translation` of a single asset is applied after
-    these changes."""
+    """Changes to the specs of all assets. An asset's own `translation` is applied afterwards."""
 
     def get_asset_spec(self, data: OctogenAssetData) -> dg.AssetSpec:
         """Return an asset's spec. The component then applies `translation` to the spec.

@@ -60,9 +60,10 @@ _BUILT_IN: dict[str, type[TableDestination]] = {
 
 
 def _destination(value: Any, info: ValidationInfo) -> TableDestination:
-    """Return the destination for a YAML mapping.
+    """Build the destination from a YAML mapping.
 
-    The mapping's only key is an engine or the path of a class, and the value contains the fields.
+    The mapping's only key is an engine's name or the dotted path of a class. The value contains the
+    fields.
     """
     if isinstance(value, TableDestination):
         return value
@@ -124,8 +125,8 @@ class LinkedTableSettings(YamlModel):
         return value
 
     destination: Destination
-    """The destination: the name of one engine, or the dotted path of your own `TableDestination`
-    class. Below the name or path, write the fields."""
+    """The destination: a mapping with one key. The key is an engine's name, or the dotted path of
+    your own `TableDestination` class. The value contains the destination's fields."""
 
 
 class TableSettings(LinkedTableSettings):

@@ -32,7 +32,7 @@ class Mistake(ResolutionException):
 
 
 class Unrendered(NamedTuple):
-    """A `translation` whose templates are rendered later, in this context, for each asset."""
+    """A `translation` with unrendered templates. The templates are rendered for each asset."""
 
     context: dg.ResolutionContext
     attributes: Any
@@ -66,7 +66,10 @@ class Templates(dg.ResolutionContext):
     def rendered(
         self, value: Any, variables: set[str], mistakes: list[Mistake], field: str = ""
     ) -> Any:
-        """Render all templates in a value. Add errors to `mistakes`, also for empty strings."""
+        """Render all templates in a value, and add errors to `mistakes`.
+
+        An empty string counts as an error.
+        """
         if isinstance(value, list):
             places = [self.at_path(position) for position in range(len(value))]
             return [
@@ -120,7 +123,10 @@ class _Environment:
 
 
 class _NotSet:
-    """An unset variable. It is false in `or` and `if`, and raises an error when used otherwise."""
+    """An unset environment variable in a template.
+
+    The variable is false in `or` and `if`. Any other use raises an error.
+    """
 
     def __init__(self, mistake: Mistake) -> None:
         self.mistake = mistake

@@ -46,7 +46,7 @@ class UrlCoverageSettings(YamlModel):
     min_covered_percent: Percent = 50
     """Minimum percentage of URLs in the export that Octogen covers."""
     max_age: Duration | None = Field(default="2 days", validate_default=True)
-    """Maximum age of the export for the check `fresh`. `null` omits the check."""
+    """Maximum age of the export for the `fresh` check. `null` omits the check."""
     listing_project: str = "octogen-catalog-exchange"
     """The listing's Google Cloud project."""
     listing_location: str = "US"

@@ -49,18 +49,17 @@ _TYPES = {
 _SAID = ("title", "description", "default")
 _TEMPLATE = r"\{\{|\{%"
 VARIABLE = "variable"
-"""Marks a field, including the fields nested in it, where `{{ env.NAME }}` becomes a
-`dagster.EnvVar`.
+"""Marks a field in which `{{ env.NAME }}` becomes a `dagster.EnvVar`.
 
-Dagster then shows the variable's name instead of its value, and the code location loads even if the
-variable is not set.
+The mark also applies to nested fields. Dagster then shows the variable's name instead of its
+value, and the code location loads even if the variable is not set.
 """
 Text = Annotated[
     str,
     WrapValidator(lambda text, read: text if isinstance(text, dg.EnvVar) else read(text)),
     VARIABLE,
 ]
-"""A string, or a `dagster.EnvVar` whose value is the string."""
+"""A string field that also accepts a `dagster.EnvVar`."""
 
 
 def _duration(value: object) -> timedelta:
@@ -77,7 +76,7 @@ Duration = Annotated[timedelta, BeforeValidator(_duration, json_schema_input_typ
 
 
 def check_not_written_out(secret: object, info: ValidationInfo) -> object:
-    """Raise an error if a secret is written in the YAML file."""
+    """Raise an error if the YAML file contains a secret as plain text."""
     if isinstance(secret, str) and not isinstance(secret, dg.EnvVar):
         variable = KEY_VARIABLE if info.field_name == "api_key" else "NAME"
         raise ValueError(
@@ -130,7 +129,7 @@ class YamlModel(dg.Model):
     @model_validator(mode="before")
     @classmethod
     def _refuse_text(cls, value: object) -> object:
-        """Reject a string and explain where to write it, if exactly one field is required."""
+        """Reject a string if exactly one field is required. The error names the required field."""
         required = [name for name, field in cls.model_fields.items() if field.is_required()]
         if isinstance(value, str) and len(required) == 1:
             raise ValueError(f"must be a mapping. Write {required[0]}: ... below it")
@@ -164,7 +163,7 @@ def switch(settings: type[YamlModel], **words: YamlModel) -> BeforeValidator:
 
 
 def text_for(settings: Any, read: Callable[[str], Any]) -> BeforeValidator:
-    """Return a validator that also accepts a string, which `read` converts to settings."""
+    """Return a validator that also accepts a string, and converts the string with `read`."""
     return BeforeValidator(
         lambda value: read(value) if isinstance(value, str) else value,
         json_schema_input_type=settings | str,
@@ -172,12 +171,12 @@ def text_for(settings: Any, read: Callable[[str], Any]) -> BeforeValidator:
 
 
 class YamlComponent(YamlModel, dg.Component, dg.Resolvable):
-    """A component that reports mistakes in its YAML file with file, line and field."""
+    """A component that reports each mistake in its YAML with the file, line and field."""
 
     @classmethod
     @functools.cache
     def model(cls) -> type[BaseModel]:
-        """Return a model that accepts any mapping and has the JSON schema for the attributes.
+        """Return a model that accepts any mapping. Its JSON schema describes the attributes.
 
         `resolve_from_model` validates the attributes, because Dagster's error would show values.
         """
@@ -250,7 +249,7 @@ def _variables(model: type[BaseModel]) -> Iterator[str]:
 
 
 def _mistakes(error: ValidationError, data: object) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """Yield the path to the field and the message for each mistake.
+    """For each mistake, yield the field's path and a message.
 
     pydantic reports a mistake for every branch of a union, and many of Dagster's fields are unions
     because they accept a template. Only the most deeply nested mistake is reported, or the first

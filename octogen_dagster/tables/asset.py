@@ -46,7 +46,7 @@ from octogen_dagster.validation import did_you_mean, require_extras
 
 ROWS_CHECK = "table_rows"
 DESTINATIONS: WeakKeyDictionary[Any, TableDestination] = WeakKeyDictionary()
-"""The destination of each table asset, by the asset's op definition."""
+"""The destinations of table assets, keyed by op definition."""
 
 
 def build_table_asset(

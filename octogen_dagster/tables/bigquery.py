@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from google.cloud.bigquery import QueryJob
 
 _STAGED_FOR = timedelta(days=1)
-"""The time after which BigQuery deletes a staging table, in case the run was killed."""
+"""The age at which BigQuery deletes staging tables that a killed run has left behind."""
 _CONFLICT = re.compile(r"concurrent update|Could not serialize access")
 _LABELS = {"octogen": "tables"}
 

@@ -61,7 +61,7 @@ class SourceColumn(NamedTuple):
 
     @property
     def is_stored(self) -> bool:
-        """False for a list or struct whose type is unknown, because it contains no values yet."""
+        """False for a list or struct that contains no values yet, so that its type is unknown."""
         return self.column.type is not ColumnType.NESTED or self.target is not None
 
 
@@ -227,7 +227,7 @@ def cast_columns(
     there: Mapping[str, ColumnType | pl.DataType | None],
     table: str,
 ) -> list[SourceColumn]:
-    """Return the columns with the table's types for columns that the table already has."""
+    """Return the columns, and give each existing table column the type that the table uses."""
     cast = []
     for each in sources:
         column, found = each.column, there.get(each.column.name, each.column.type)
@@ -347,14 +347,14 @@ def _cast(each: SourceColumn) -> pl.Expr:
 
 
 def _compared(each: SourceColumn) -> pl.Expr:
-    """Return the snapshot's values for the comparison with `_back`."""
+    """Return the snapshot's values before the cast to the table's type."""
     if each.dtype.is_nested():
         return _shaped(each.expression, each.dtype, _comparison_type(each.dtype, each.target))
     return each.expression
 
 
 def _back(each: SourceColumn) -> pl.Expr:
-    """Return the table's values, cast back to the snapshot's type for comparison."""
+    """Return the staged values, cast back to the snapshot's type."""
     if not each.dtype.is_nested():
         return pl.col(each.column.name).cast(each.dtype, strict=False)
     dtype = _comparison_type(each.dtype, each.target)
@@ -366,7 +366,10 @@ def _back(each: SourceColumn) -> pl.Expr:
 
 
 def _comparison_type(source: Any, target: Any) -> Any:
-    """Return the snapshot's type with arrays as lists, and the table's type in place of Null."""
+    """Return the type in which nested values are compared.
+
+    The result is the snapshot's type, but arrays become lists and Null becomes the table's type.
+    """
     if isinstance(source, pl.Struct):
         types = {field.name: field.dtype for field in target.fields} if target else {}
         return pl.Struct(
@@ -395,7 +398,7 @@ def _shaped(
     target: Any,
     leaf: Callable[[pl.Expr, pl.DataType], pl.Expr] = _cast_leaf,
 ) -> pl.Expr:
-    """Cast a nested value, matching struct fields by name. A cast in Polars uses their position."""
+    """Cast a nested value, matching struct fields by name. Polars matches fields by position."""
     if isinstance(source, pl.Struct):
         types = {field.name: field.dtype for field in source.fields}
         fields = [
@@ -416,7 +419,10 @@ def _shaped(
 def _difference(
     path: str, target: Any, value: pl.Series, back: pl.Series
 ) -> tuple[str, Any, pl.Series]:
-    """Find the first value that differs. Return its path, its type in the table, and the value."""
+    """Find the first value that the cast has changed.
+
+    Return a tuple: the value's path, the table's type at this path, and the value.
+    """
     differs = value.ne_missing(back)
     value, back = value.filter(differs).head(1), back.filter(differs).head(1)
     if value.has_nulls() or back.has_nulls():

@@ -40,8 +40,8 @@ class DeltaTables(TableDestination):
     storage_options: dict[str, Any] = Field(
         default_factory=dict,
         repr=False,
-        description="Object store options, the same as in ParquetSnapshotIOManager. Pass each "
-        "secret as a dagster.EnvVar.",
+        description="Object store options. ParquetSnapshotIOManager accepts the same options. Pass "
+        "each secret as a dagster.EnvVar.",
     )
 
     _refuse_secrets = field_validator("storage_options")(refuse_written_secrets)

@@ -25,7 +25,7 @@ _Option = TypeVar("_Option")
 
 
 class ColumnType(enum.Enum):
-    """A column type that is independent of the engine. Each engine maps it to a native type."""
+    """An engine-independent column type. Each engine maps these types to native types."""
 
     TEXT = "text"
     INTEGER = "64-bit integer"
@@ -82,7 +82,7 @@ Rows: TypeAlias = "Mapping[str, str | int | datetime]"
 
 
 class Load(NamedTuple):
-    """A load record. It identifies the loaded snapshot and the Dagster run.
+    """A load record, which identifies the loaded snapshot and the Dagster run.
 
     Attributes:
         snapshot_id: The id of the snapshot.
@@ -135,7 +135,7 @@ class TableConnection(ABC):
 
     @abstractmethod
     def try_out(self, schema: str) -> None:
-        """Create and drop a test table in a schema. If this creates the schema, drop it too."""
+        """Create and drop a test table in a schema. Drop the schema, too, if it is new."""
 
     def cancel(self) -> None:  # noqa: B027
         """Cancel the operation in progress. This method is called from another thread.
@@ -187,7 +187,7 @@ class TableDestination(Settings, ABC):
     @property
     @abstractmethod
     def pool(self) -> str:
-        """The Dagster pool that the table assets for this destination share."""
+        """The Dagster pool for all table assets that use this destination."""
 
     @property
     def secrets(self) -> Sequence[str]:

@@ -42,8 +42,8 @@ _SETTINGS = (
 
 _CONFLICT = re.compile("Conflict on|[Tt]ransaction conflict|write-write conflict")
 _TOO_LARGE = (
-    f"DuckDB can use {_MEMORY} of memory for a load, which is not enough for 10,000 rows of this "
-    "table. Use `columns` to exclude columns with large values."
+    f"DuckDB can use {_MEMORY} of memory for a load, but 10,000 rows of this table need more. "
+    "Use `columns` to exclude columns with large values."
 )
 _ADVICE = {
     "failed to offload data block": "Free disk space.",
@@ -58,9 +58,9 @@ The exception's class is not enough: DuckDB raises a TransactionException for ev
 commit.
 """
 _CATALOG = re.compile(r"((?:ducklake:)?(?:\w{2,}:)?)([^?]*)(.*)", re.DOTALL | re.IGNORECASE)
-"""Matches `database`. Its groups are the prefix, the path or connection string, and the token."""
+"""Splits `database` into three groups: prefix, path or connection string, and token."""
 _PATH = re.compile(r"[^=@]*([/\\]|$)")
-"""Matches the beginning of a path. A connection string has = or @ before its first slash."""
+"""Matches the beginning of a path. A connection string contains = or @ before the first slash."""
 
 
 class DuckDBTables(TableDestination):

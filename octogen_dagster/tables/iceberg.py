@@ -168,7 +168,7 @@ class IcebergConnection(LakeConnection):
                 self._catalog.drop_namespace(schema)
 
     def _completed(self, table: Table, rows: Rows, frame: pl.DataFrame) -> Any:
-        """Open or create the table, and add the columns that it does not have yet."""
+        """Open or create the table, and add missing columns."""
         import polars as pl
         import pyarrow as pa
 

@@ -60,7 +60,7 @@ class LakeConnection(TableConnection):
     def write(
         self, table: Table, rows: Rows, frames: Iterator[pl.DataFrame], part: str, load: Load
     ) -> None:
-        """Replace the selected rows. In the load record, `part` identifies these rows."""
+        """Replace the selected rows, and commit a load record with the key `part`."""
 
     @abstractmethod
     def is_conflict(self, error: Exception) -> bool:
@@ -109,7 +109,7 @@ class LakeConnection(TableConnection):
             self._opened.pop((table.schema, table.name), None)
 
     def opened(self, table: Table) -> Any:
-        """Return a table, which is opened only once.
+        """Open a table, or return the table that is already open.
 
         `columns` and each load discard the open table, so the next call opens the latest version.
         """
@@ -150,7 +150,7 @@ class LakeConnection(TableConnection):
 
 
 def partition_columns(rows: Rows) -> list[str]:
-    """Return the columns to partition the table by: the columns that hold Dagster partitions."""
+    """Return the names of the columns that contain Dagster partition keys."""
     return [name for name, value in rows.items() if isinstance(value, str)]
 
 

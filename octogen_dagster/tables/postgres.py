@@ -30,9 +30,9 @@ _LOCK = "octogen-dagster DDL"
 _CONFLICTS = ("40001", "40P01")
 """SQLSTATEs for a serialization failure and a deadlock."""
 _PASSING = ("25P03", "53", "55P03", "57014", "57P03")
-"""SQLSTATE prefixes for temporary errors, such as timeouts, locks and a server that is starting."""
+"""SQLSTATE prefixes for temporary errors, such as timeouts, locks and server startup."""
 _UNREACHABLE = ("08", "57P")
-"""SQLSTATE prefixes for connection failures and a server that is shutting down."""
+"""SQLSTATE prefixes for connection failures and server shutdown."""
 _WITHOUT_STATE = {
     "Failed to connect.*(authentication failed|no password|pg_hba|role .* not exist)": "28",
     "Failed to connect.*database .* does not exist": "3D",
@@ -40,7 +40,7 @@ _WITHOUT_STATE = {
     "starting up|shutting down|recovery mode": "57P03",
     "idle-in-transaction timeout": "25P03",
 }
-"""SQLSTATE prefixes by error text, for errors that the driver reports without a SQLSTATE."""
+"""Maps error texts to SQLSTATE prefixes, for driver errors without a SQLSTATE."""
 _ADVICE = {
     "25P03": "Raise the user's idle_in_transaction_session_timeout.",
     "53100": "Free disk space on the server.",
@@ -67,7 +67,10 @@ _URI = re.compile(
     rf"(?P<host>{_HOST}(?:,{_HOST})*)(?:/(?P<database>{_TEXT}))?"
     rf"(?:\?(?P<options>(?:{_OPTION}(?:&{_OPTION})*)?))?"
 )
-"""Matches only URIs in which this pattern and libpq find the same password."""
+"""Matches only URIs that libpq parses in the same way.
+
+For any other URI, the wrong text might be masked as the password.
+"""
 _NAME = re.compile(r"[\w.-]+")
 
 

@@ -18,7 +18,7 @@ from octogen_dagster.tables.destination import Column, ColumnType, Rows, Table
 _PARTITION = "The row's Dagster partition."
 _FETCHED_AT = "The time at which the row was read (UTC)."
 _NEVER = datetime(1970, 1, 1, tzinfo=UTC)
-"""The `fetched_at` for a changes snapshot without rows, if its metadata does not contain one."""
+"""The `fetched_at` value for an empty changes snapshot without `fetched_at` metadata."""
 
 
 class SnapshotTable(NamedTuple):
@@ -43,7 +43,7 @@ class SnapshotTable(NamedTuple):
         *,
         has_nested: bool,
     ) -> tuple[Table, list[SourceColumn], Rows]:
-        """Return the table, the expressions that compute its columns, and the rows to replace."""
+        """Return three values: the table, the source columns, and the rows to replace."""
         schema = file.frame.collect_schema()
         kind = kind_of_rows(self.kind, schema)
         sources = source_columns(schema, kind.descriptions, self.columns, has_nested=has_nested)
@@ -58,9 +58,9 @@ class SnapshotTable(NamedTuple):
         names = [each.column.name for each in sources]
         if repeated := {name for name in names if names.count(name) > 1}:
             raise OctogenTableError(
-                f"{self.snapshots.to_user_string()} already has a column {min(repeated)!r}, but "
-                "the table asset adds a column with this name. Exclude the column with `columns`, "
-                "or change `partition_column` in the IO manager."
+                f"The table asset adds a column {min(repeated)!r}, but "
+                f"{self.snapshots.to_user_string()} already has a column with this name. Exclude "
+                "the column with `columns`, or change `partition_column` in the IO manager."
             )
         # With custom columns, a product can appear more than once, for example after a join.
         key = kind.key if schema == kind.schema else ()

@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 
 _LOADS = (
     Column("table_name", ColumnType.TEXT, "Name of the loaded table."),
-    Column("part", ColumnType.TEXT, "Column values that select the replaced rows, as JSON."),
-    Column("load_id", ColumnType.TEXT, "Id of the load; empty until the first commit."),
+    Column("part", ColumnType.TEXT, "JSON with the column values that identify the rows."),
+    Column(
+        "load_id", ColumnType.TEXT, "Id of the load, or an empty string until the first commit."
+    ),
     Column("snapshot_id", ColumnType.TEXT, "Id of the loaded snapshot."),
     Column("row_count", ColumnType.INTEGER, "Number of rows."),
     Column("run_id", ColumnType.TEXT, "Id of the Dagster run."),
@@ -44,7 +46,7 @@ def loads_table(schema: str) -> Table:
 
 
 def part_of(table: Table, rows: Rows) -> dict[str, str]:
-    """Return the key columns of the load record for the selected rows."""
+    """Return a load record's key: the table's name, and the selected rows as JSON."""
     values = {name: value if isinstance(value, int) else str(value) for name, value in rows.items()}
     return {"table_name": table.name, "part": json.dumps(values)}
 
@@ -102,7 +104,10 @@ class SQLConnection(TableConnection):
         """
 
     def upload(self, table: Table) -> None:
-        """Write the frames to a staging table inside the transaction, before it takes any lock."""
+        """Write the frames to a staging table.
+
+        This method runs inside the transaction, before the transaction takes any locks.
+        """
 
     def insert(self, table: Table, condition: str) -> None:
         """Insert the staged rows if the condition is true."""
@@ -304,12 +309,12 @@ class SQLConnection(TableConnection):
         return str(found[0][0]) if found else None
 
     def _is_complete(self, table: Table) -> bool:
-        """Return True if the table has all columns and the table for load records exists."""
+        """Return True if no DDL is needed: all columns and the load-records table exist."""
         is_complete = self._columns(table).keys() >= {column.name for column in table.columns}
         return is_complete and bool(self._columns(loads_table(table.schema)))
 
     def _prepare(self, table: Table, rows: Rows) -> None:
-        """Create the table, its columns and the load record, unless they exist."""
+        """Create the table, its columns and an empty load record if necessary."""
         loads, part = loads_table(table.schema), part_of(table, rows)
         is_complete = self._is_complete(table)
         if is_complete and self.count(loads, part):

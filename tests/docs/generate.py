@@ -142,7 +142,7 @@ def _type(field: Mapping[str, Any]) -> str:
     if kind == "array":
         return f"list of {_type(value['items'])}"
     if isinstance(values := value.get("additionalProperties"), Mapping):
-        return f"mapping to {_type(values)}"
+        return f"mapping from string to {_type(values)}"
     return str(value.get("format") or TYPES.get(kind, kind))
 
 

@@ -149,8 +149,8 @@ def _catalog_keys(
 )
 @mcp_option(
     "--mcp-token-uri",
-    "URI (s3://..., gs://... or az://...) or path of the login that `octogen-dagster login "
-    "--token-uri` stored.",
+    "Location of the login stored with `octogen-dagster login --token-uri`: a URI (s3://..., "
+    "gs://... or az://...) or a path.",
 )
 @mcp_option(
     "--mcp-token-endpoint",
@@ -162,8 +162,8 @@ def _catalog_keys(
     "--timeout",
     type=SECONDS,
     default=30.0,
-    help="Time limit for each request to Octogen, in seconds. Only refreshing the login can take "
-    "longer, up to 120 seconds.",
+    help="Time limit for each request to Octogen, in seconds. A token refresh can exceed this "
+    "limit and take up to 120 seconds.",
 )
 @click.option(
     "--apply",
@@ -189,8 +189,8 @@ def autosubscribe(
     The command registers the subscriber if necessary, subscribes to pending listings and asks
     Octogen to verify the subscriptions. You can run it repeatedly, for example from cron.
 
-    Requests to Google use Application Default Credentials. Requests to Octogen use the first login
-    in this list that is set: token command, token URI, refresh token, access token, files written
+    Requests to Google use Application Default Credentials. Requests to Octogen use the first of
+    these logins that is set: token command, token URI, refresh token, access token, files written
     by `octogen-dagster login`.
 
     The exit status is 0 on success or for a dry run, 1 on failure or if a catalog has an error, and

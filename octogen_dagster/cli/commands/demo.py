@@ -29,8 +29,8 @@ from octogen_dagster.cli.options import CONTEXT_SETTINGS, Command
     "--days",
     type=click.IntRange(2),
     default=30,
-    help="Number of days to simulate. Only the last two days run live, and all earlier snapshots "
-    "are backdated.",
+    help="Number of days to simulate. The last two days run live. All earlier snapshots are "
+    "backdated.",
 )
 @click.option(
     "--ui",
@@ -46,9 +46,9 @@ from octogen_dagster.cli.options import CONTEXT_SETTINGS, Command
 def demo(folder: Path, ui: bool, port: int | None, **settings: int) -> None:
     """Simulate thirty days of a pipeline with a local sandbox.
 
-    The demo needs no API key and no network. The sensors in a Dagster daemon request runs, which
-    store the sandbox's catalogs in Parquet files and subscribe to its listings. Downstream assets
-    compute changes, brands, details, a history and alerts.
+    The demo needs no API key and no network access. Sensors in a Dagster daemon request runs. The
+    runs store the sandbox's catalogs in Parquet files and subscribe to the sandbox's listings.
+    Downstream assets compute changes, brands, details, a history and alerts.
 
     Products appear and disappear every day. On day 3, a competitor undercuts a price in the price
     list. On day 5, a competitor undercuts the floor price. On the last day, a check fails on

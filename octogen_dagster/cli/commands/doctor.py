@@ -79,7 +79,7 @@ _OPTIONS = {
 @click.option(
     "--compare",
     type=FILE,
-    help="JSON report from an earlier run with --ask. Its results are compared with this run.",
+    help="JSON report from an earlier run with --ask, for comparison with this run.",
 )
 @click.option(
     "--details",
@@ -209,7 +209,7 @@ def _resources(
 def _answers(
     service: Service, spending: Spending, *, yes: bool, as_json: bool
 ) -> Iterator[Finding]:
-    """Print the questions and their maximum cost. After confirmation, send the requests."""
+    """Print the planned requests with their maximum cost. After confirmation, send the requests."""
     from octogen_dagster.doctor.asking import ask, planned
     from octogen_dagster.doctor.findings import Finding
     from octogen_dagster.doctor.questions import QUESTIONS
@@ -231,7 +231,7 @@ def _answers(
 
 
 def _evidence_of(report: Path) -> Evidence:
-    """Read the data for the comparison from an earlier run's JSON report."""
+    """Return the results stored in an earlier run's JSON report."""
     import msgspec
 
     from octogen_dagster.doctor.service import Evidence
@@ -241,6 +241,6 @@ def _evidence_of(report: Path) -> Evidence:
         return msgspec.convert(evidence, Evidence)
     except (OSError, ValueError, KeyError, TypeError, msgspec.ValidationError) as error:
         raise ValueError(
-            f"--compare: {report} does not contain data for a comparison ({type(error).__name__}). "
-            "Pass a report written with `octogen-dagster doctor --ask --json`."
+            f"--compare: {report} is not a readable report ({type(error).__name__}). Pass a "
+            "report written with `octogen-dagster doctor --ask --json`."
         ) from None

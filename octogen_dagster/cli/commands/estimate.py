@@ -24,8 +24,8 @@ _IS_LOWER_BOUND = (
     "in a shop, pass --host."
 )
 _IS_NO_BOUND = (
-    "The count ignores the keywords and excludes products without a category, so the read can cost "
-    "more or less."
+    "The estimate ignores the search keywords and counts only products that have a category. The "
+    "actual cost can be higher or lower."
 )
 
 
@@ -52,8 +52,8 @@ def estimate(
 ) -> None:
     """Estimate the products, pages, cost and duration of a read.
 
-    By default, the estimate covers all catalogs. It is free, because it requires no searches or
-    lookups. The API key and OCTOGEN_BASE_URL are read from the environment.
+    By default, the estimate covers all catalogs. The estimate is free, because it requires no
+    searches or lookups. The API key and OCTOGEN_BASE_URL are read from the environment.
 
     With --host, Octogen reports the number of products in each catalog. With --catalog or search
     filters, Octogen counts only products that have a category, so the estimate is a lower bound.
@@ -80,8 +80,8 @@ def estimate(
         click.echo(_IS_NO_BOUND if search.has_keywords else _IS_LOWER_BOUND)
     for host, of_host in counted.several.items():
         click.echo(
-            f"{printable(host)} has {len(of_host)} catalogs, and one of these catalogs might "
-            "combine many shops. To read only some of the catalogs, pass their keys: "
+            f"{printable(host)} has {len(of_host)} catalogs. One of these catalogs might "
+            "contain products from many shops. To read only some of the catalogs, pass their keys: "
             f"ShopCatalogs(hosts=[{host!r}], catalogs=[{of_host[0].catalog!r}])."
         )
 
@@ -122,7 +122,7 @@ def _table(service: CatalogService, counts: Sequence[Count]) -> list[str]:
 
 
 def _search(**filters: Any) -> SearchFilters:
-    """Return the validated search filters. Error messages contain the names of the options."""
+    """Return the validated search filters. Error messages refer to the command-line options."""
     from pydantic import ValidationError
 
     from octogen_dagster.api.search import SearchFilters
@@ -146,7 +146,7 @@ def _option_error(mistake: ErrorDetails) -> str:
 
 
 def _facets(texts: Iterable[str]) -> list[dict[str, Any]]:
-    """Parse `--facet` options. Values for the same name are combined in one facet filter."""
+    """Parse `--facet` options. Options with the same facet name become one filter."""
     values: dict[str, list[str]] = {}
     for text in texts:
         name, equals, value = text.partition("=")

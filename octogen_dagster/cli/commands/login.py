@@ -64,8 +64,8 @@ _OTHER_LOGINS = (
 )
 @mcp_option(
     "--mcp-token-uri",
-    "URI (s3://..., gs://... or az://...) or path under which the refresh token is stored. The "
-    "client id and redirect URI are stored next to it. Use this option instead of local files for "
+    "URI (s3://..., gs://... or az://...) or path for the refresh token. The client id and the "
+    "redirect URI are stored beside the refresh token. Use this option instead of local files for "
     "processes that do not share a disk.",
     synonym="--token-uri",
 )
@@ -170,7 +170,7 @@ def login(
 
 @contextmanager
 def _advising(redirect_uri: str) -> Iterator[None]:
-    """Add a suggestion to errors, such as another port if the port is in use."""
+    """Add advice to login errors. For example, suggest another port."""
     try:
         yield
     except OSError as error:
@@ -182,8 +182,8 @@ def _advising(redirect_uri: str) -> Iterator[None]:
     except OctogenError as error:
         if os.environ.get("OCTOGEN_MCP_ACCESS_TOKEN"):
             error.args = (
-                f"{error} OCTOGEN_MCP_ACCESS_TOKEN is set, for example to a sandbox's token, so "
-                "you do not need to log in.",
+                f"{error} You do not need to log in, because OCTOGEN_MCP_ACCESS_TOKEN already "
+                "contains a token, such as a sandbox's token.",
             )
         raise
 
@@ -233,7 +233,7 @@ def _exchange(places: LoginPlaces, token_endpoint: str) -> None:
 
 
 def _print_settings(places: LoginPlaces, token_uri: str | None, done: Login, mcp_url: str) -> None:
-    """Print the shell commands that make the login available to other commands."""
+    """Print the shell commands (`export` and `unset`) that activate the login."""
     from octogen_dagster.api.credentials import host_mcp_url, host_token_endpoint
     from octogen_dagster.control_plane.login_places import LoginPlaces
 

@@ -39,7 +39,7 @@ def _faults(_context: click.Context, _parameter: click.Parameter, texts: tuple[s
     "--catalogs",
     callback=_catalogs,
     default="5",
-    help="Number of catalogs, or a list of their keys, such as a,b,c.",
+    help="Number of catalogs, or a comma-separated list of catalog keys, such as a,b,c.",
 )
 @click.option(
     "--products", type=click.IntRange(0), default=250, help="Number of products per catalog."

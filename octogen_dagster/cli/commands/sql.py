@@ -40,12 +40,11 @@ def sql(*, query: str | None, base_dir: str | None, form: str | None) -> None:
     """Query stored snapshots with SQL, or list their tables.
 
     QUERY is a SELECT statement in the Polars dialect. Each asset's table has the same name as the
-    asset. In tables for partitioned assets, the column `partition` contains the partition key. Put
-    asset keys that have a prefix in double quotes, such as "shops/octogen_products". Times are in
-    UTC.
+    asset. In tables for partitioned assets, the column `partition` contains the partition key.
+    Quote asset keys that have a prefix, such as "shops/octogen_products". Times are in UTC.
 
-    If --base-dir is a bucket, the command uses the credentials of the machine. The exit status is 0
-    on success, 1 on failure and 2 for bad input.
+    If --base-dir is a bucket, the command uses the machine's credentials. The exit status is 0 on
+    success, 1 on failure and 2 for bad input.
     """
     from octogen_dagster.storage.sql import list_tables, query_tables
 

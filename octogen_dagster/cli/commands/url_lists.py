@@ -1,4 +1,4 @@
-"""The commands `octogen-dagster url-lists`, which list and delete URL lists."""
+"""The commands `octogen-dagster url-lists list` and `octogen-dagster url-lists delete`."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def delete(*, url_list_id: str, apply: bool, yes: bool, as_json: bool) -> None:
 
 
 def _confirm(what: str, name: str) -> None:
-    """Ask the user to type the list's name, and raise an error if it does not match."""
+    """Ask the user to type the list's name. Raise an error if the typed name does not match."""
     if not sys.stdin.isatty():
         raise ValueError(f"{what} Without a terminal, confirm with --yes.")
     click.echo(what, err=True)

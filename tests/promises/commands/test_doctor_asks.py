@@ -749,10 +749,10 @@ DAMAGED = {
         (["--host", " / "], "hosts contains '/', which is not a host"),
         (
             ["--compare", "nowhere.json"],
-            "nowhere.json does not contain data for a comparison (File",
+            "nowhere.json is not a readable report (File",
         ),
         *(
-            (["--compare", f"{name}.json"], f"{name}.json does not contain data")
+            (["--compare", f"{name}.json"], f"{name}.json is not a readable report")
             for name in DAMAGED
         ),
     ],

@@ -147,8 +147,8 @@ def test_a_search_is_counted_and_keywords_do_not_narrow_it(run: Callable[..., Re
     assert result.stdout.splitlines() == [
         "            products  pages   cost  with details",
         "the search       140      2  $0.03         $0.31",
-        "The count ignores the keywords and excludes products without a category, so the read can "
-        "cost more or less.",
+        "The estimate ignores the search keywords and counts only products that have a category. "
+        "The actual cost can be higher or lower.",
     ]
     assert server.received[-1].json == {
         "catalogs": ["zen", "acme"],

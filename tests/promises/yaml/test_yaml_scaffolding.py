@@ -132,7 +132,7 @@ def test_runs_are_kept_in_the_project_if_nothing_says_where(
     assert dotenv_values(variables) == {"DAGSTER_HOME": str(home)}
     assert stat.S_IMODE(variables.stat().st_mode) == 0o600
     assert (home / ".gitignore").read_text() == "*\n"
-    assert f"Dagster keeps its runs in {home}" in capsys.readouterr().out
+    assert f"Dagster now stores its runs in {home}" in capsys.readouterr().out
     with dg.DagsterInstance.from_config(str(home)) as instance:
         assert instance.get_runs() == []
 
