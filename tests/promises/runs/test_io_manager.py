@@ -108,7 +108,7 @@ def test_a_column_of_the_same_name_is_not_overwritten(
 
     materialize([made], manager(tmp_path), partition_key="a", instance=instance)
     assets = [made.to_source_asset(), down]
-    with pytest.raises(OctogenSnapshotError, match=r"column 'partition'.* partition_column"):
+    with pytest.raises(OctogenSnapshotError, match=r"column 'partition'.*partition_column"):
         materialize(assets, manager(tmp_path), instance=instance)
     renamed = manager(tmp_path, partition_column="letter")
     frame = materialize(assets, renamed, instance=instance).output_for_node("down")
