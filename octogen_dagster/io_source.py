@@ -36,14 +36,15 @@ Frames = Callable[[Query, threading.Event], Iterator[pl.DataFrame]]
 """Yields a query's rows, and stops waiting for further rows when the event is set."""
 
 _raised: deque[Exception] = deque(maxlen=16)
-"""Recent errors raised by sources. Polars 1 converts them to a `ComputeError` with their text."""
+"""Recent errors raised by sources. Polars 1 raises a `ComputeError` with the same text instead."""
 
 _unfinished: dict[threading.Lock, threading.Event] = {}
-"""The stop events of unfinished executions, by the lock that is held while Python code runs.
+"""The stop event of each unfinished execution, keyed by lock.
 
-Polars runs a source's generator in a separate thread. A query that has enough rows (a filtered
-`head`) leaves the generator running or suspended. A Rust thread that calls into Python while the
-interpreter finalizes aborts the process ("exception not rethrown", Python 3.11 to 3.13).
+The lock is held while the source's Python code runs. Polars runs a source's generator in a separate
+thread. Once a query such as a filtered `head` has enough rows, Polars leaves the generator running
+or suspended. If a Rust thread calls into Python while the interpreter finalizes, the process aborts
+("exception not rethrown", Python 3.11 to 3.13).
 """
 
 

@@ -18,7 +18,7 @@ _LONG_WORD = re.compile(rf"\S{{{_MAX_WORD + 1},}}")
 _NESTED = (pl.List, pl.Array, pl.Object, pl.Binary)
 MEDIAN = "median_price_"
 MEDIANS = ("price_p50_", MEDIAN)
-"""Prefixes of the metrics for median prices: one for snapshots and one for histories."""
+"""The prefixes of metrics for median prices, first in snapshots, then in histories."""
 NO_CURRENCY = "no_currency"
 MAX_CURRENCIES = 5
 """The number of currencies for which prices are shown, most common currency first."""
@@ -27,7 +27,7 @@ Figures = Mapping[str, Any]
 """A table's metrics by name, including `rows`."""
 Row = Mapping[str, Any]
 Cells = dict[str, Any]
-"""One row's cells by column header.
+"""One row's cells, keyed by column header.
 
 A cell is a string, a number, a time, or a link (a dict with `text` and `url`).
 """
@@ -43,7 +43,7 @@ def first_rows(
 
 
 def first_columns(table: pl.LazyFrame) -> pl.DataFrame:
-    """Return the first rows of any table, with the first columns that fit."""
+    """Return the first rows of any table, with a few columns that suit a preview."""
     fitting = [name for name, dtype in table.collect_schema().items() if _fits(dtype)]
     rows = table.select(fitting).head(_MAX_ROWS).collect()
     filled = [column.name for column in rows if column.null_count() < len(rows)]
@@ -104,7 +104,7 @@ def median_text(metrics: Figures) -> list[str]:
 
 
 def currency_of(name: str, prefix: str) -> str:
-    """Return the currency in a metric's name, or an empty string if there is none."""
+    """Return the currency in a metric's name, such as "EUR"; empty for `no_currency`."""
     code = name.removeprefix(prefix)
     return "" if code == NO_CURRENCY else code.upper()
 

@@ -162,14 +162,14 @@ def _names_and_values(objects: list[Mapping[str, Any] | None]) -> list[Any]:
 
 
 class Conversion(NamedTuple):
-    """A function that converts a field's values, and the path to the objects with this field."""
+    """Converts the values of one field. `path` leads to the objects that contain the field."""
 
     path: tuple[str, ...]
     field: str
     convert: Convert
 
     def apply(self, response: Any) -> None:
-        """Convert the field's values in all of the response's objects."""
+        """Convert the field's values throughout a response."""
         objects = [response]
         for name in self.path:
             values = [getattr(each, name) for each in objects]
@@ -342,11 +342,14 @@ LOOKUPS = table_of(
     },
 )
 DETAIL_SCHEMA = LOOKUPS.schema
-"""One row for each product in a product snapshot. Only `uuid` and `status` are never null."""
+"""One row for each product in a product snapshot.
+
+All columns except `uuid` and `status` can be null.
+"""
 
 
 def evolved(frame: pl.LazyFrame, schema: pl.Schema) -> tuple[pl.LazyFrame, list[str]]:
-    """Convert a frame written by another version to `schema`.
+    """Cast a frame to `schema`, which might have changed since the frame was stored.
 
     Columns and fields that the frame lacks become null, and their paths are returned. Rows with a
     value that cannot be cast are dropped.

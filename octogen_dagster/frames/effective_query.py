@@ -27,7 +27,7 @@ _LEFT_OUT = {"catalogs", _BY_CATALOG}
 
 
 def combine(queries: Mapping[str, EffectiveQuery]) -> EffectiveQuery | None:
-    """Return the query that all catalogs share, or the queries by catalog if they differ.
+    """Return the query that all catalogs share. If the queries differ, return them by catalog.
 
     Return None if there are no queries.
     """
@@ -81,7 +81,7 @@ def _of_catalog(combined: EffectiveQuery, catalog: str) -> EffectiveQuery | None
 
 
 def _compared(query: EffectiveQuery) -> dict[str, str]:
-    """Return an effective query's fields as strings that do not depend on the order of lists."""
+    """Return an effective query's fields as strings, with lists in sorted order."""
     values = {name: query.get(name) for name in _COMPARED}
     return {
         name: "; ".join(sorted(map(_facet, value))) if isinstance(value, list) else _text(value)

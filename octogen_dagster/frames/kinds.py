@@ -168,8 +168,9 @@ class TableKind:
         for name, check in self.checks.items():
             if name not in ruled and check.judge is None:
                 raise ValueError(
-                    f"The check {name!r} in a TableKind has neither a rule nor a function, so it "
-                    "would always pass. Add a Rule for the check, or pass `judge` to the Check."
+                    f"The check {name!r} in a TableKind would always pass, because it has neither "
+                    "a rule nor a `judge` function. Add a Rule for the check, or pass `judge` to "
+                    "Check."
                 )
 
 

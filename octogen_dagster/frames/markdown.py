@@ -36,11 +36,17 @@ Brackets are encoded, because a bracket would end the link.
 """
 
 MAX_EARLIER = 11
-"""Maximum number of earlier snapshots in a trend line, so that its numbers fit beside it."""
+"""Maximum number of earlier snapshots in a trend line.
+
+A longer line would leave no space for the numbers beside it.
+"""
 
 
 def inline_table(frame: pl.DataFrame) -> str:
-    """Format as many of a frame's first rows as the UI shows inline, but at least one row."""
+    """Format a frame as a Markdown table, shortened to the length that the UI shows inline.
+
+    The table always keeps the first row.
+    """
     for rows in range(len(frame), 1, -1):
         table = markdown_table(frame.head(rows))
         if len(table.encode("utf-16-le")) / 2 <= _MAX_INLINE_LENGTH:

@@ -64,7 +64,7 @@ def lines_svg(
 
 
 def shares_svg(shares: Mapping[str, float]) -> str:
-    """Draw one bar per name; its length is the name's share, from 0 to 1."""
+    """Draw a bar chart of shares between 0 and 1, with one bar per name."""
     parts = []
     for place, (name, share) in enumerate(shares.items()):
         y = place * _BAR

@@ -73,7 +73,7 @@ def _changes(of: Published) -> Shown:
 
 
 def _effective_query(now: Mapping[str, str], before: Mapping[str, str]) -> Shown:
-    """Compare the effective queries of two snapshots if both snapshots contain one."""
+    """Compare the effective queries of two snapshots if both queries are known."""
     if EFFECTIVE_QUERY not in now or EFFECTIVE_QUERY not in before:
         return {}
     differs = differences(json.loads(before[EFFECTIVE_QUERY]), json.loads(now[EFFECTIVE_QUERY]))

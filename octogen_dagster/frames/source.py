@@ -32,20 +32,26 @@ if TYPE_CHECKING:
 MIN_ROWS_PERCENT = 50.0
 """Default minimum row count of a whole-catalog snapshot, as a percentage of the previous one."""
 CATALOGS = "octogen.catalogs"
-"""File metadata key for the list of catalogs that were read, if it is known."""
+"""File metadata key for the list of catalogs that were read.
+
+The key is missing if the catalogs are unknown.
+"""
 SELECTION = "octogen.selection"
 """File metadata key for the filter on a linked view. The key is missing if all rows were read."""
 FETCHED_AT = "octogen.fetched_at"
 """File metadata key for the time at which the snapshot was read.
 
-In a file with changes, this is the time at which the later of the two snapshots was read.
+A file with changes between two snapshots contains the read time of the later snapshot.
 """
 STORED_AT = "octogen.stored_at"
 """File metadata key for the time at which the file was written."""
 ROWS = "octogen.rows"
 """File metadata key for the number of rows."""
 ROWS_PER_PRODUCT = "octogen.rows_per_product"
-"""File metadata key for each whole catalog's ratio of rows to the source's product count."""
+"""File metadata key for each catalog's row count divided by the source's product count.
+
+The ratio is stored only for catalogs that were read as a whole.
+"""
 
 ANY = object()
 """Matches any file version."""
@@ -74,7 +80,7 @@ def is_within(window: TimeWindow, moment: datetime) -> bool:
 
 @dataclass(frozen=True)
 class SnapshotTarget:
-    """The file in which a snapshot will be stored, and the snapshot that it replaces.
+    """The destination for a new snapshot, with access to the latest snapshot.
 
     `store` is None if the rows are only read into memory.
     """
@@ -96,7 +102,7 @@ class SnapshotTarget:
         return self.store.scan(key) if self.store and key else None
 
     def latest_metadata(self) -> Mapping[str, str]:
-        """Return the file metadata of the `latest` snapshot; empty if it cannot be read."""
+        """Return the latest snapshot's file metadata; empty if no metadata can be read."""
         try:
             key = self.latest_key()
             return self.store.metadata(key) if self.store and key else {}
@@ -110,7 +116,7 @@ class SnapshotTarget:
 
 @dataclass(frozen=True)
 class Limits:
-    """The row group size, and the minimum row count for replacing the previous snapshot.
+    """Limits for storing a snapshot: the row group size and the minimum number of rows.
 
     `min_rows_percent` is the minimum as a percentage of the previous snapshot's row count. If it is
     0, a snapshot of any size is published. Otherwise, at least one row is required.
@@ -152,7 +158,7 @@ class RunSpending(Protocol):
     possibly_charged_usd: Decimal
 
     def raise_to(self, spent_usd: Decimal, possibly_charged_usd: Decimal) -> None:
-        """Raise the totals to these amounts, which include the run's other steps and attempts."""
+        """Raise the totals to the amounts for the whole run, including other steps and attempts."""
 
 
 class SnapshotSource(Protocol):
@@ -165,7 +171,7 @@ class SnapshotSource(Protocol):
     def reading(
         self, target: SnapshotTarget, stop: threading.Event
     ) -> AbstractContextManager[Reading]:
-        """Open a read. The caller executes its frame once and stores the rows."""
+        """Open a read. The caller executes the read's frame once and stores the rows."""
 
 
 class FrameSource:
@@ -220,7 +226,10 @@ def _is_frame(value: Any, module: str, name: str) -> bool:
 
 
 def _from_pandas(frame: Any, subject: str) -> pl.DataFrame:
-    """Convert a pandas DataFrame. A named index, as returned by `groupby`, becomes columns."""
+    """Convert a pandas DataFrame.
+
+    If an index has names, for example after `groupby`, the index levels become columns.
+    """
     try:
         arrow = importlib.import_module("pyarrow")
     except ImportError as error:
@@ -281,7 +290,7 @@ def check_complete(outcome: Outcome, rows: int, uri: str) -> None:
 
 
 def check_not_shrunken(limits: Limits, rows: int, replaced: int, uri: str) -> None:
-    """Raise an error if a snapshot has far fewer rows than the snapshot that it replaces."""
+    """Raise an error if a snapshot has too few rows compared with the previous snapshot."""
     percent = limits.min_rows_percent
     if not percent or rows >= max(1, percent * replaced / 100):
         return

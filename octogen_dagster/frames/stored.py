@@ -42,12 +42,12 @@ class StoredSnapshot(NamedTuple):
     version: str = ""
 
 
-def catalogs_without_products(file_metadata: Mapping[str, str]) -> frozenset[str] | None:
-    """Return the catalogs that a snapshot covers even if it contains no products from them.
+def possibly_empty_catalogs(file_metadata: Mapping[str, str]) -> frozenset[str] | None:
+    """Return the catalogs that can be empty in a snapshot; None means all catalogs.
 
-    None means all catalogs. In a filtered search, a catalog can have no matching products. A whole
-    catalog that has no products was withdrawn or renamed. Keys are lowercase, because the service
-    and the search can spell them differently. An empty key represents products without a catalog.
+    In a filtered search, a catalog can have no matching products. If whole catalogs are read, a
+    catalog without products was withdrawn or renamed. Keys are lowercase, because the service and
+    the search can spell keys differently. An empty key represents products without a catalog.
     """
     if SELECTION in file_metadata:
         return None
@@ -79,7 +79,7 @@ def count_changes(
         currency.is_not_null().alias("has_currency"),
     )
     catalog = pl.col("catalog_key").fill_null("").str.to_lowercase()
-    if (others := catalogs_without_products(file_metadata)) is not None:
+    if (others := possibly_empty_catalogs(file_metadata)) is not None:
         there = current.select(catalog.unique()).collect(engine="streaming").to_series()
         previous = previous.filter(catalog.is_in([*there, *others]))
     new, old = pl.collect_all(
@@ -100,7 +100,7 @@ def count_changes(
 
 
 def known_price(price: pl.Expr) -> pl.Expr:
-    """A comparable price; null if zero or not finite."""
+    """A price that can be compared; null if the price is zero or not finite."""
     return pl.when(price.is_finite() & (price > 0)).then(price)
 
 

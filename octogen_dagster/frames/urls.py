@@ -15,7 +15,7 @@ _TRACKING = (
     r"(?i)^(?:utm_[^=]*|[a-z]*clid|msclkid|gclsrc|[gw]braid|mc_[ce]id|igshid|srsltid)(?:=|$)"
 )
 _NORMAL = r"^https://[a-z0-9.-]*[a-z0-9-](?:/[!-\"$&->@-~]*[!-\"$&-.0->@-~])?$"
-"""Matches a normalized URL without parameters, but does not exclude `www.`."""
+"""Matches normalized URLs without parameters. URLs with a leading `www.` also match."""
 _UNRESERVED = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
 _CODES = [f"%{byte:02X}" for byte in range(256)]
 _DECODED = [chr(n) if chr(n) in _UNRESERVED else code for n, code in enumerate(_CODES)]
@@ -23,11 +23,11 @@ _ASCII = "".join(map(chr, range(ord("!"), ord("~") + 1)))
 
 
 def normalized_url(url: pl.Expr) -> pl.Expr:
-    """Normalize a URL, so that all spellings of a page's URL are equal; null if it is not a URL.
+    """Normalize a URL, so that different spellings of the same URL become equal.
 
     The scheme becomes https, and the host becomes lowercase without a leading `www.` or default
     port. Fragments, trailing slashes and tracking parameters are removed, and the other parameters
-    are sorted. Percent-encoding is unified.
+    are sorted. Percent-encoding is unified. Any other text becomes null.
     """
     return url.cast(pl.String).map_batches(_normalized, return_dtype=pl.String, is_elementwise=True)
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from octogen_dagster.frames.stored import catalogs_without_products
+from octogen_dagster.frames.stored import possibly_empty_catalogs
 from octogen_dagster.history.tracking import PRODUCTS, Tracking, UnfitSnapshotError
 from octogen_dagster.io_source import collect_batches
 
@@ -191,7 +191,7 @@ def observation_of(
             f"The snapshot has duplicate {row}s, which a history cannot track. Remove duplicates "
             f"by {' and '.join(tracking.key)} before you store the snapshot."
         )
-    empty = catalogs_without_products(file_metadata) if tracking.of_products else None
+    empty = possibly_empty_catalogs(file_metadata) if tracking.of_products else None
     catalogs = None if empty is None else empty.union(found.item(0, "catalogs"))
     return Observation(catalogs, file_metadata.get(RUN_ID, ""))
 

@@ -83,9 +83,9 @@ def read_page(response: Response, subject: str, *, is_first: bool = False) -> Pr
 
 
 def _parsed_page(content: bytes) -> tuple[Any, bool]:
-    """Decode and normalize a page. Also return True if all images on the page are strings.
+    """Return a pair: the normalized page, and True if every image on the page is a string.
 
-    Strings are half as expensive to process as image objects.
+    Images that are strings are half as expensive to process as image objects.
     """
     page = PRODUCTS.decoder.decode(content)
     are_text = all(type(image) is str for item in page.items for image in item.images or ())
@@ -165,7 +165,7 @@ def product_frame(
 def _products(
     names: tuple[str, ...], catalog: str | None, fetched_at: datetime, images_are_text: bool
 ) -> tuple[pl.Expr, list[pl.Expr]]:
-    """Return the expression that decodes the products on a page, and one expression per column."""
+    """Return a pair: the expression that decodes a page, and a list of column expressions."""
     fields = _fields(PRODUCTS.rows, names)
     if images_are_text:
         text = pl.Field(_IMAGES, pl.List(pl.String))
@@ -218,7 +218,7 @@ _Fields = list[tuple[pl.Field, pl.Field]]
 
 
 def _fields(of: JsonType, names: Collection[str]) -> _Fields:
-    """Return the (JSON field, column) pairs for `names` in an object type or a list of objects."""
+    """Return a pair for each column in `names`: the JSON field and the column."""
     wire: Any
     dtype: Any
     wire, dtype = (getattr(each, "inner", each) for each in (of.wire, of.dtype))

@@ -36,7 +36,7 @@ _MAX_BATCHES_AHEAD = 1
 A query that ends early discards these batches.
 """
 _FEW = 10
-"""The number of products that can occur in two parts of a catalog without an error.
+"""The number of products that can occur in two parts of a catalog before the read fails.
 
 A product can be read twice if its brand changes during the read.
 """
@@ -50,7 +50,7 @@ A set is ten times faster than a series but takes 70 bytes per product.
 
 
 class IndexedAgainError(OctogenPagingError):
-    """A catalog was indexed again while it was being read. Pages from other catalogs stay valid."""
+    """A catalog was indexed again while it was being read. Other catalogs' pages can be reused."""
 
 
 class SeenProducts:
@@ -67,7 +67,7 @@ class SeenProducts:
         self._sorted = pl.Series(dtype=pl.Int64)
 
     def add(self, uuids: Sequence[str]) -> pl.Series:
-        """Add products, and return a Boolean mask that is True for products not seen before."""
+        """Add products. Return a Boolean mask that is True for each product not seen before."""
         hashes = [*map(hash, uuids)]
         distinct = set(hashes)
         # Most pages have only new products, and two set operations are faster than a loop.
@@ -113,7 +113,7 @@ class CatalogProducts:
         self._count = 0
 
     def add(self, read: WalkRead, uuids: Sequence[str]) -> tuple[pl.Series, pl.Series]:
-        """Add products from one pass over a catalog or a part of it.
+        """Add a batch of products from one pass.
 
         Return two Boolean masks: products that are new to the catalog, and new to the pass.
         """
@@ -159,9 +159,9 @@ class CatalogProducts:
                 self._log(
                     f"Catalog {self._walk.catalog!r}: the read returned only {self._count:,} "
                     f"products, but {expected:,} were expected. The search might not return every "
-                    "product that the service counts. To verify this, set "
-                    "max_extra_pages_percent=0 and read the catalog once in a single pass. Later "
-                    "reads are compared with the result."
+                    "product that the service counts. For a reliable number, set "
+                    "max_extra_pages_percent=0 for one read. The catalog is then read in a single "
+                    "pass, and later reads expect the number of products from that pass."
                 )
                 return
             self._fail(
@@ -179,15 +179,15 @@ class CatalogProducts:
         assert self._walk.part
         raise OctogenSplitCatalogError(
             f"Catalog {self._walk.catalog!r}, split by brand into {self._walk.part.parts} parts: "
-            f"{problem} The service did not apply the brand_name facet, or its exclusion, exactly. "
-            "Nothing was published. Retry the read. If the error persists, set "
-            "max_extra_pages_percent=0 in OctogenResource or scan_products to read each catalog in "
-            "a single pass, and report the error to Octogen."
+            f"{problem} The service did not include or exclude brands (facet brand_name) exactly "
+            "as requested. Nothing was published. Retry the read. If the error persists, report it "
+            "to Octogen, and set max_extra_pages_percent=0 in OctogenResource or scan_products to "
+            "read each catalog in a single pass."
         )
 
 
 class PlanRead:
-    """Executes a read plan and stops after `cap` rows. If `cap` is None, it reads all rows."""
+    """Executes a read plan and stops after `cap` rows. If `cap` is None, all rows are read."""
 
     def __init__(
         self,
@@ -352,7 +352,7 @@ class PlanRead:
 
     @property
     def failed(self) -> list[WalkRead]:
-        """The passes that received an unreadable page or inconsistent pages."""
+        """The passes that failed because a page was unreadable or contradicted other pages."""
         return [read for read in self._reads if read.failed]
 
     def add_up(self) -> None:
@@ -387,7 +387,10 @@ class PlanRead:
 def count_products(
     client: BlockingClient, filters: SearchFilters, catalog: str | None
 ) -> int | None:
-    """Return the service's count of a catalog's products, a lower bound; None if unknown."""
+    """Return the product count that the service reports for a catalog; None if unknown.
+
+    The count is a lower bound.
+    """
     try:
         return client.count_products(filters, [catalog] if catalog else []) or None
     except OctogenError:

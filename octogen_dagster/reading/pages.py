@@ -42,13 +42,13 @@ PAGES_PER_SEGMENT = 12
 _FORMAT = f"2 {ProductPage.__struct_config__.tag}"
 _MAX_SEGMENT_BYTES = 4 << 20
 _MAX_SHARE_LOST = 0.05
-"""The size of the next segment as a share of the pages read so far. It has 1 to 12 pages."""
+"""The minimum size of a segment that is not full, as a share of the pages read so far."""
 _MAX_AGE = timedelta(days=1)
-"""Saved pages that are older cannot belong to a running read, so they are removed."""
+"""The age at which saved pages can no longer belong to a running read and are removed."""
 _ZSTD_LEVEL = 1
 _HALF = 16
 _ROOT = "0" * 32
-"""The value of the previous segment's digest in the file name of the first segment."""
+"""Used in the first segment's file name instead of a previous segment's digest."""
 _FOLDER = re.compile(
     rf"(?P<search>[0-9a-f]{{{_HALF}}})(?P<part>[0-9a-f]{{{_HALF}}})/(?P<indexed_at>[^/]+)/[^/]+"
 )
@@ -179,7 +179,7 @@ class PageStore:
         return self._walks[key]
 
     def has_other_times(self, key: WalkKey) -> bool:
-        """True if pages of the same search were saved for another index time of the catalog."""
+        """True if the search has saved pages from before the catalog was indexed again."""
         return any(
             each.search == key.search and each.indexed_at != key.indexed_at for each in self._listed
         )
@@ -194,7 +194,7 @@ class PageStore:
             self._store.delete(files, folder=self._folder)
 
     def clear(self) -> None:
-        """Stop saving, and remove all pages that this read saved or found for its searches.
+        """Stop saving, and remove the saved pages for all searches in this read.
 
         Pages that a concurrent run has saved in the meantime are kept. That run removes them.
         """
@@ -221,7 +221,7 @@ class PageStore:
         return f"{self._folder}/{key.search}{key.part}/{key.indexed_at}/{name}".rstrip("/")
 
     def read(self, key: WalkKey, name: _Name) -> _Segment | None:
-        """Read a segment; None if it is missing or damaged."""
+        """Read a segment. Return None if the segment is missing or damaged."""
         path = self._path(key, name)
         try:
             content = self._store.get(path)
@@ -382,7 +382,7 @@ class SavedWalk:
 
 
 def _longest_chain(names: Collection[_Name]) -> list[_Name]:
-    """Return the longest sequence of segments that starts at page 1; empty if page 1 is missing."""
+    """Return the longest unbroken chain of segments from page 1; empty if page 1 is missing."""
     by_digest = {name.own: name for name in names}
     for last in sorted(names, reverse=True):
         chain = [last]

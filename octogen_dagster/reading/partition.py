@@ -31,7 +31,10 @@ REFUSED_STATUSES = {400, 413, 422}
 """HTTP status codes with which the service can reject a request that has too many brands."""
 
 MAX_SHARE = 0.75
-"""A catalog is only split if this reduces the read time to at most this share."""
+"""The maximum read time of a split catalog, as a share of the time for a single pass.
+
+A catalog is not split if the parts would take longer.
+"""
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,10 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 _BRAND = pl.col("brand").struct.field("name")
 MIN_PAGES = 50
-"""The minimum number of pages for splitting a catalog. Splitting smaller ones saves little time."""
+"""The minimum number of pages for splitting a catalog.
+
+Splitting a smaller catalog saves little time.
+"""
 _PARTS_PER_THREAD = 4  # so that all threads finish at about the same time
 
 
@@ -110,7 +113,7 @@ class ReadPlan:
 
     @property
     def whole_catalogs(self) -> list[Walk]:
-        """One pass for each catalog. A split catalog is represented by one of its parts."""
+        """One pass for each catalog. For a split catalog, only one part's pass is included."""
         return list({walk.catalog: walk for walk in self.walks}.values())
 
 
@@ -123,8 +126,9 @@ def plan_walks(
     source_is_granted: bool,
     merges: bool = True,
 ) -> list[Walk]:
-    """Plan one pass over each catalog, or over up to 500 catalogs if the search has filters.
+    """Plan the passes over a search's catalogs.
 
+    Each pass covers one catalog. If the search has filters, a pass can cover up to 500 catalogs.
     `listed` contains the source's catalogs if the source has a list and the read needs it. If
     `merges` is False, each catalog is read separately even if the search has filters, so that a
     query's predicate does not change the order of the rows.
@@ -202,10 +206,11 @@ def list_for(
     capped: bool = False,
     is_of_run: bool = False,
 ) -> Sequence[CatalogState] | None:
-    """List the source's catalogs. Return None if there is no list and the read does not need one.
+    """Return the source's catalogs, or None if the service cannot list catalogs.
 
-    `capped` is True if the query needs only some of the rows. If `is_of_run` is True, all reads in
-    a run share one list.
+    If the read is not possible without the list, raise an error instead of returning None. `capped`
+    is True if the query needs only some of the rows. If `is_of_run` is True, all reads in a run
+    share one list.
     """
     listing = service.listing
     try:
@@ -244,7 +249,7 @@ def _refuse_all_of_octogen(
 
 
 class SnapshotBrands:
-    """Row counts by catalog and brand in the snapshot that a read replaces.
+    """Counts the latest snapshot's rows for each catalog and brand.
 
     The counts are computed on first use. A snapshot that cannot be read is ignored.
     """
@@ -363,10 +368,11 @@ def _parts(
 
 
 def _is_counted(parts: Sequence[Walk], client: BlockingClient, log: Log) -> bool:
-    """True if the service can count products, tested with the part that lists the most brands.
+    """True if the service can count a part's products.
 
-    The count is free. If the service rejects it, the search would be rejected too. Without a count,
-    missing products could not be detected at the end.
+    The part that lists the most brands is tested. The count is free. If the service rejects the
+    count, it would reject the search too. Without a count, missing products could not be detected
+    at the end.
     """
     largest = max(parts, key=_brands_named)
     try:

@@ -9,7 +9,7 @@ from octogen_dagster.reading.statistics import ScanStatistics
 
 @contextlib.contextmanager
 def progress_bar() -> Iterator[Callable[[ScanStatistics], None]]:
-    """Show a progress bar on stderr if it is a terminal, or in a notebook cell."""
+    """Show a progress bar in a notebook cell, or on stderr if stderr is a terminal."""
     from tqdm import tqdm
 
     ipython = sys.modules.get("IPython")

@@ -1,4 +1,4 @@
-"""ProductScan: a search as a LazyFrame, read when the frame is executed.
+"""ProductScan: a search as a LazyFrame. Executing the frame reads the products.
 
     ProductScan.reading → Polars executes the frame → _frames → _plan (pushdown, plan)
     → PlanRead.frames, whose workers read the pages → frames for Polars
@@ -84,9 +84,9 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 _NOWHERE = SnapshotTarget(_LOGGER.info, _LOGGER.warning)
 _MANY_MORE = 1.5
-"""The ratio of rows to counted products above which a warning is logged.
+"""A warning is logged if the number of rows exceeds the source's product count by this factor.
 
-A catalog's growth since the count is smaller.
+A catalog's normal growth since the last count stays below this factor.
 """
 _BAR_SECONDS = 0.5
 """The interval between updates of the progress bar."""
@@ -182,12 +182,12 @@ class ProductScan:
 
     @property
     def spending(self) -> Spending:
-        """The total cost of all executions, and their budget."""
+        """The total cost and the shared budget for all executions."""
         return self.service.spending
 
     @contextlib.contextmanager
     def reading(self, target: SnapshotTarget, stop: threading.Event) -> Iterator[Reading]:
-        """Open a read for a snapshot. Its pages are saved so that a retry can resume the read."""
+        """Open a read for a snapshot, and save the pages so that a retry can resume the read."""
         metrics = ProductMetrics()
         pages = None
         if target.store:
@@ -357,7 +357,7 @@ class ProductScan:
 
 
 class _FrameReader(ProductScan):
-    """The callback of a scan's frame. Its pickle contains only the search and the service."""
+    """Reads the products for a frame. Pickling keeps only the search and the service."""
 
     def __reduce__(self) -> Any:
         return _FrameReader, (self.search, self.service)
@@ -366,7 +366,7 @@ class _FrameReader(ProductScan):
 def _discard_bad(
     pages: PageStore, plan: ReadPlan, failed: Sequence[WalkRead], error: Exception
 ) -> None:
-    """Remove the failed catalogs' saved pages, so that the next read starts them from page 1.
+    """Remove the failed catalogs' saved pages if the next read could not resume from those pages.
 
     An unreadable response does not invalidate the pages before it. An unreadable saved page would
     make every later read fail. If a catalog was indexed again, the next read does not find the old
@@ -396,7 +396,7 @@ def scan_products(
     max_extra_pages_percent: float = MAX_EXTRA_PAGES_PERCENT,
     progress: bool = False,
 ) -> pl.LazyFrame:
-    """Return a search's products as a LazyFrame. They are read when the frame is executed.
+    """Return a search's products as a LazyFrame. Executing the frame reads the products.
 
     Pages are streamed through the query, so `sink_parquet` needs little memory, even for large
     catalogs. It buffers one row group at a time. `row_group_size=20_000`, which snapshots use,

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _SPEED_SECONDS = 60.0
 """The time window for measuring the speed.
 
-In a longer window, saved pages would make the read look faster than it is.
+Saved pages load much faster than new pages, so a longer window would overestimate the speed.
 """
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _MIN_PLOTTED_FRACTION = 0.05
@@ -220,7 +220,7 @@ class ScanStatistics(ReadStatistics):
 
 
 class ProductMetrics:
-    """Computes null fractions and price quantiles from the frames of a read.
+    """Computes null fractions and price quantiles for the products in a read.
 
     `null_fractions` contains every column that has nulls. `price_quantiles` contains the five
     currencies with the most products, because prices in different currencies cannot be compared. A
@@ -282,7 +282,7 @@ class ProductMetrics:
 
 
 def _line(prices: pl.Series, low: float, high: float) -> str:
-    """Return a sparkline of the prices between `low` and `high`; empty if both are the same."""
+    """Return a sparkline of the prices between `low` and `high`; empty if `low` equals `high`."""
     if low >= high:
         return ""
     within = prices.filter(prices.is_between(low, high))

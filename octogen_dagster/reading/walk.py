@@ -34,7 +34,11 @@ _SCORES = {"display_match_score", "raw_score"}
 _FACETS = {"facets", "excludeFacets"}
 _MAX_BATCH_PAGES = 20
 _MAX_BATCH_BYTES = 1_000_000
-"""The batch size in bytes. A Polars call takes 1 ms, but larger batches exceed CPU caches."""
+"""The maximum batch size in bytes.
+
+Each batch costs a Polars call, which takes 1 ms, so small batches waste time. Batches larger than
+the CPU's caches are slow.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,11 +97,12 @@ class NotResumableError(Exception):
 def resumed(
     walks: Sequence[Walk], store: PageStore, client: BlockingClient, log: Callable[[str], None]
 ) -> list[Walk]:
-    """Add saved pages, and the page that follows them, to the passes over one catalog.
+    """Let the passes over one catalog resume from saved pages.
 
-    A pass that has no usable saved pages starts from page 1. If the service does not report index
-    times and the pages of one part have changed, all parts are read again from page 1, because they
-    must come from the same state of the catalog.
+    For each pass, the next page after the saved pages is requested. A pass that has no usable saved
+    pages starts from page 1. If the service does not report index times and the pages of one part
+    have changed, all parts are read again from page 1, because all parts must come from the same
+    state of the catalog.
     """
     resumed = []
     # The last pages of several parts show as much as the first and last page of a whole catalog.
@@ -141,7 +146,7 @@ def _saved(walk: Walk, store: PageStore, client: BlockingClient) -> SavedWalk:
 def _next_page(
     walk: Walk, saved: SavedWalk, client: BlockingClient, *, compares_first: bool
 ) -> ProductPage | None:
-    """Request the page after the saved pages. Return None if the last page was already saved.
+    """Request the page after the saved pages. Return None if all pages were already saved.
 
     If the service does not report index times, the last saved page is requested again and compared
     with the saved copy. If `compares_first` is True, the first page is compared as well.
@@ -179,9 +184,9 @@ def _next_page(
 
 
 def _are_equal(saved: ProductPage, now: ProductPage, catalog: str | None) -> bool:
-    """True if two pages have the same products, and both or neither of them is the last page.
+    """True if a page still has the same products as the saved copy. Scores are ignored.
 
-    Scores are ignored.
+    The result is False if only one of the two pages is the last page.
     """
     columns = PRODUCT_SCHEMA.keys() - _SCORES
     before, after = (product_frame([page], columns, catalog, datetime.min) for page in (saved, now))
@@ -195,7 +200,7 @@ def _requested(
     first: ProductPage,
     client: BlockingClient,
 ) -> ProductPage:
-    """Request a page, and check that the service interprets the search as it did for page 1."""
+    """Request a page. Raise NotResumableError if the search is now interpreted differently."""
     request = walk.request.following(cursor) if cursor else walk.request
     page = client.page(request, walk.subject, number, read_page)
     if not is_same(page.effective_query, first.effective_query):
@@ -276,7 +281,7 @@ class WalkRead:
             self._explain(error)
 
     def _saved_pages(self) -> Iterator[ProductPage]:
-        """Yield the saved pages, then the page after them if it was already requested."""
+        """Yield the saved pages, then the next page if that page was already requested."""
         for page in self.walk.saved or ():
             self.resumed_pages += 1
             self.tracker.page_received(page)
@@ -294,8 +299,8 @@ class WalkRead:
         if self.tracker.pages and error.status_code in _REFUSED_CURSOR_STATUSES:
             raise RefusedCursorError(
                 f"{self.walk.subject}: the service rejected the cursor for page "
-                f"{self.tracker.pages + 1:,} ({error.status_code}). A cursor expires when the "
-                "catalog is indexed again, for example. Nothing was published. Retry the read."
+                f"{self.tracker.pages + 1:,} ({error.status_code}). For example, cursors expire "
+                "when the catalog is reindexed. Nothing was published. Retry the read."
             ) from error
         if self.walk.part and error.status_code in REFUSED_STATUSES:
             raise OctogenPagingError(

@@ -25,7 +25,7 @@ _ENDED = object()
 
 
 class Workers(Generic[_Job, _Result]):
-    """Runs `work(client, job)` for each job in a pool of threads, while the context is open.
+    """Runs `work(client, job)` for each job in a thread pool while the context is open.
 
     Jobs are started in order. Iteration yields results as they are produced, and None about every
     second while it waits. At most `ahead` results are queued, which limits memory use. The first
@@ -99,7 +99,7 @@ class Workers(Generic[_Job, _Result]):
         )
 
     def join(self) -> None:
-        """Start no more work, and block until the threads have ended."""
+        """Stop starting jobs, and wait until all threads have ended."""
         self._ends.set()
         while any(thread.is_alive() for thread in self._threads):
             self._check()

@@ -44,9 +44,9 @@ _CLIENT_OPTIONS = {
     *("http2_keep_alive_timeout", "http2_keep_alive_while_idle", "http2_max_frame_size"),
     *("pool_idle_timeout", "pool_max_idle_per_host", "randomize_addresses"),
 }
-"""HTTP client options, which obstore requires as a separate argument.
+"""HTTP client options, which must be passed to obstore separately from the storage options.
 
-Polars accepts them among the other storage options, but obstore would panic.
+Polars accepts HTTP client options among the storage options, but obstore would panic.
 """
 _OWN_CREDENTIALS = {
     *("access_key_id", "skip_signature", "web_identity_token_file", "bearer_token"),
@@ -68,10 +68,10 @@ def bucket_of(url: str, setting: str = "base_dir", other: str = "a folder") -> t
     has_user = "@" in bucket and _SCHEMES.get(scheme) != "azure_"
     if "?" in rest or has_user or (scheme in _SCHEMES and ":" in bucket) or has_url_secret(url):
         raise ValueError(
-            f"The URL in {setting} must contain only a bucket and a prefix. Dagster "
-            "shows the URL, and credentials in it are ignored. Use s3://bucket/..., "
-            "gs://bucket/... or az://container/..., and configure the credentials as for the "
-            "cloud provider's SDK."
+            f"The URL in {setting} must contain only a bucket and a prefix. "
+            "Credentials in a URL would be ignored, and Dagster would show them. Use "
+            "s3://bucket/..., gs://bucket/... or az://container/..., and configure the credentials "
+            "as for the cloud provider's SDK."
         )
     if scheme not in _SCHEMES or not bucket:
         raise ValueError(
@@ -130,13 +130,13 @@ class Bucket:
         return f"{self._url}/{self._prefix}{key}"
 
     def reason(self, error: Exception) -> str:
-        """Return an error's first line with secrets masked. obstore's other lines are details."""
+        """Return an error's first line with secrets masked. obstore adds lines with details."""
         text = str(error).partition("\n")[0] or type(error).__name__
         text = re.sub(r"\?[^\s)]*", "", text)  # the query of a signed URL
         return masked(text, self._secrets).rstrip(".")
 
     def _call(self, work: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        """Call obstore. In the main thread, use a worker thread, because obstore blocks signals."""
+        """Call obstore, but never on the main thread, because obstore blocks signals."""
         call = functools.partial(work, self._store, *arguments, **options)
         if threading.current_thread() is not threading.main_thread():
             return call()
@@ -209,7 +209,7 @@ class Bucket:
         self._call(obstore.put, self._prefix + key, content)
 
     def delete(self, keys: Collection[str], _within: str | None = None) -> None:
-        """Delete objects. Buckets have no folders, so `_within` is ignored."""
+        """Delete objects. Buckets have no folders, so the argument `_within` is ignored."""
         paths = [self._prefix + key for key in keys]
         if not paths:
             return

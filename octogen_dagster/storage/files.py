@@ -30,13 +30,16 @@ class ListedFile(NamedTuple):
 
 
 class ReplacedError(Exception):
-    """Another writer has replaced the file since it was read."""
+    """Another writer replaced the file after the file was read."""
 
 
 class Disk:
     """Files in a folder on a disk."""
 
-    advice = "Give this user read and write access, or set base_dir to another folder."
+    advice = (
+        "Give the user that runs this process read and write access, or set base_dir to another "
+        "folder."
+    )
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -165,14 +168,17 @@ def write_whole(
 
 
 def give_owner(handle: int, like: str | os.PathLike[str]) -> None:
-    """Set an open file's owner and group to match `like`, if it exists and this is permitted."""
+    """Give an open file the same owner and group as the file `like`.
+
+    A missing file and missing permissions are ignored.
+    """
     with contextlib.suppress(FileNotFoundError, PermissionError):
         wanted = os.stat(like)
         os.fchown(handle, wanted.st_uid, wanted.st_gid)
 
 
 def create_unfinished(target: Path, mode: int) -> BinaryIO:
-    """Create a temporary file next to `target`. It will be renamed to `target`."""
+    """Create a temporary file next to `target`. The caller renames the file later."""
     while True:
         unfinished = target.with_name(f".{target.name}.{secrets.token_hex(6)}{_UNFINISHED}")
         # Mode "x" neither follows a link nor opens a file that somebody else created.

@@ -89,7 +89,7 @@ def _frames(store: Store, query: str | None = None) -> dict[str, pl.LazyFrame]:
         else:
             raise OctogenSnapshotError(
                 f"The asset {asset} is stored both as {store.uri(files[''])} and in partitions. "
-                "Move the files that are no longer updated to another folder."
+                "Move the outdated files to another folder: either this file or the partitions."
             )
     return frames
 
@@ -121,7 +121,10 @@ def _files(store: Store, query: str | None = None) -> dict[str, Mapping[str, str
 
 
 def _possible_names(key: str) -> list[str]:
-    """Return the asset keys that a file can belong to. Its last path parts can be partitions."""
+    """Return every asset key that could match a file's path.
+
+    The last parts of a path can be partition keys.
+    """
     parts = [unquote(part) for part in key.removesuffix(".parquet").split("/")]
     return ["/".join(parts[:length]) for length in range(1, len(parts) + 1)]
 

@@ -169,17 +169,17 @@ class Store:
                 self._files.publish_if(version, written, key)
             except ReplacedError as error:
                 raise OctogenSnapshotError(
-                    f"{self.uri(key)} was replaced by another run or by forget_snapshot during the "
-                    "update, so the update was not stored. Try again."
+                    f"Another run or forget_snapshot replaced {self.uri(key)} during the update. "
+                    "The update was not stored. Try again."
                 ) from error
 
     def copy(self, key: str, target: str) -> None:
-        """Copy a file to a second key, where it remains after the first one is replaced."""
+        """Copy a file to a second key. The copy remains after the original is replaced."""
         with self._explained(key, "The snapshot {} cannot be kept for its history"):
             self._files.copy(key, target)
 
     def exists(self, key: str) -> bool:
-        """True if the file exists. Raise an error if the path is a folder, for example."""
+        """True if the file exists. Raise an error if the path is a folder."""
         return self.version(key) is not None
 
     def version(self, key: str) -> object:
@@ -201,7 +201,7 @@ class Store:
             return pl.read_parquet_metadata(**self._files.polars_arguments(key))
 
     def count_rows(self, key: str) -> int:
-        """Read the row count from a Parquet file's footer."""
+        """Return the number of rows in a Parquet file."""
         frame = self.scan(key)
         with self._explained(key, "The snapshot {} cannot be read"):
             return int(frame.select(pl.len()).collect().item())
@@ -291,8 +291,8 @@ class Store:
             if not _executed.acquire(blocking=False):
                 raise OctogenSnapshotError(
                     f"{self.uri(next(iter(versions)))} cannot be read: {MAX_EXECUTED_FRAMES} "
-                    "snapshot frames are already being read. Annotate the input as pl.LazyFrame "
-                    "to load all partitions as one frame, or collect the frames one by one."
+                    "frames are already being read. Collect the frames one after another, or load "
+                    "all partitions as one frame by annotating the input as pl.LazyFrame."
                 )
             unchecked, size_of_unchecked = list[pl.DataFrame](), 0
             try:
@@ -340,7 +340,7 @@ class Store:
             self._files.put(key, content)
 
     def delete(self, keys: Collection[str], *, folder: str | None = None) -> None:
-        """Delete files, and all empty folders in `folder`. Missing files are ignored."""
+        """Delete files, then all empty folders in `folder`. Missing files are ignored."""
         with self._explained(folder or ", ".join(keys), "{} cannot be deleted"):
             self._files.delete(keys, folder)
 
@@ -348,7 +348,7 @@ class Store:
     def _explained(
         self, key: str, problem: str, *, but: type[Exception] = OctogenSnapshotError
     ) -> Iterator[None]:
-        """Convert errors to OctogenSnapshotError. Errors of the type `but` are not converted."""
+        """Convert errors to OctogenSnapshotError. Errors with the type `but` stay unchanged."""
         try:
             yield
             return
@@ -397,7 +397,7 @@ def write_parquet(
     stop: threading.Event,
     row_group_size: int = ROW_GROUP_SIZE,
 ) -> int:
-    """Stream a frame into a Parquet file, and return the number of rows in the file's footer.
+    """Stream a frame into a Parquet file. Return the number of rows in the finished file.
 
     `metadata` is called after the rows are written. `stop` is set if this thread is interrupted,
     which ends the frame's execution. Up to `row_group_size` rows are held in memory.
@@ -422,7 +422,7 @@ def write_parquet(
 
 
 def _full_disk_error(error: BaseException) -> OSError | None:
-    """Return the operating system's error if a disk is full. Polars reports its code as text."""
+    """Return the operating system's error if a disk is full. Polars shows the code as text."""
     number = error.errno if isinstance(error, OSError) else None
     if match := _OS_ERROR.search(str(error)):
         number = int(match[1])
