@@ -67,7 +67,7 @@ def _any_deps_changed(where: Any) -> Any:
 
 
 def _until_updated(begins: Any, goes_on: Any) -> Any:
-    """A condition that is true from the tick in which `begins` is true until the asset is updated.
+    """A condition that becomes true when `begins` is true, and stays true until the next update.
 
     An update does not reset the condition while `goes_on` is true. `since` ignores a trigger in the
     tick of a reset, so the reset is delayed by one tick.

@@ -235,7 +235,7 @@ class _RunEndedError(dg.DagsterError, dg.DagsterExecutionInterruptedError):
 
 @contextmanager
 def canceling_ends(instance: dg.DagsterInstance | None, run_id: str | None) -> Iterator[None]:
-    """End a canceled run, or an interrupted run that Dagster did not launch, without a retry.
+    """Prevent retries of canceled runs, and of interrupted runs that Dagster did not launch.
 
     If the step executes in the run's process, Dagster would otherwise retry the step according to
     its retry policy. After other interrupts, such as a server shutdown, the retry policy applies.
