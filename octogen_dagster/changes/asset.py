@@ -70,9 +70,9 @@ def build_product_changes_asset(
         "partitions_def": products.partitions_def,
         **snapshot_inputs(history=history, partition_mapping=catalog_mapping(products)),
         "description": (
-            f"Products in {products.key.to_user_string()} that appeared, disappeared or changed "
-            "their title, price or availability in the latest snapshot with changes. Each row is a "
-            "product with its old and new values."
+            f"Product changes in {products.key.to_user_string()}, from the latest snapshot with "
+            "changes: products that appeared, disappeared, or have a new title, price or "
+            "availability. Each row contains a product's old and new values."
         ),
     }
     if layout.times:
@@ -116,7 +116,7 @@ def build_product_changes_asset(
 
 
 def _times_of(partition: str, observed: Observed) -> tuple[datetime, datetime | None]:
-    """Return the times of a partition's last snapshot and of the last snapshot before it."""
+    """Return two times: a partition's last snapshot, and the last snapshot before the partition."""
     times = [at for at, each in observed.items() if each.partition == partition]
     if not times:
         raise UnfitSnapshotError(

@@ -24,7 +24,7 @@ from octogen_dagster.history.table import valid_at
 
 _MAX_CHANGES = {"changed": 5, "appeared": 2, "disappeared": 2}
 _CURRENT_COLUMNS = ["currency", "in_stock"]
-"""The columns that only the current API contract contains. In the older contract, they are null."""
+"""The columns that are null in the older API contract."""
 
 _COLUMNS = [
     *PRODUCT_KEY,

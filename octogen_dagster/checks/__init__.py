@@ -1,1 +1,1 @@
-"""Snapshot checks: the product checks, and the checks of a table kind such as a history."""
+"""Checks for snapshots: the product checks and the checks that a table kind defines."""

@@ -23,7 +23,7 @@ _MAX_RECORDS = 100
 
 @dataclass(frozen=True)
 class CheckedSnapshot:
-    """A snapshot to check, its asset, and the rules for its rows."""
+    """A snapshot to check, and the rules that find bad rows."""
 
     instance: dg.DagsterInstance
     asset: dg.AssetKey
@@ -34,7 +34,7 @@ class CheckedSnapshot:
 
     @property
     def subject(self) -> str:
-        """The name of the snapshot in messages."""
+        """The asset key and the partition, as shown in messages."""
         suffix = f", partition {self.partition!r}" if self.partition else ""
         return f"{self.asset.to_user_string()}{suffix}"
 
@@ -70,12 +70,12 @@ class CheckedSnapshot:
         return int(self._found.item(0, "rows"))
 
     def by_rules(self, check: str) -> Verdict:
-        """Evaluate the rules of a check on the snapshot's rows."""
+        """Apply a check's rules to the snapshot's rows."""
         rules = [rule for rule in self.rules if rule.check == check]
         needed = dict.fromkeys(name for rule in rules for name in rule.columns)
         if missing := [name for name in needed if name not in self._columns]:
             named = ", ".join(missing)
-            text = f"has no column {named}. Store the column, or exclude the check {check!r}."
+            text = f"has no column {named}. Store the column, or exclude the {check!r} check."
             return Verdict(False, f"{self.subject} {text}")
         bad = {rule.name: len(self._bad(rule)) for rule in rules}
         broken = [rule for rule in rules if bad[rule.name] > rule.limit * self.rows / 100]

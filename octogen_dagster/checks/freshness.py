@@ -1,4 +1,4 @@
-"""The check `fresh`: every catalog was materialized within the maximum age."""
+"""The `fresh` check: every catalog was materialized within the maximum age."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -23,11 +23,11 @@ Part: TypeAlias = str | None
 
 
 @runtime_checkable
-class ListsCatalogs(Protocol):
-    """The method of `OctogenResource` that this check uses, declared here to avoid an import."""
+class ListsCatalogs(Protocol):  # avoids importing OctogenResource
+    """A resource that can list catalogs, such as `OctogenResource`."""
 
     def listed_product_counts(self) -> Mapping[str, int | None] | None:
-        """Return the product counts by catalog, or None if the source's list is incomplete."""
+        """Return product counts by catalog, or None if some catalogs could not be listed."""
 
 
 def is_derived(asset: dg.AssetsDefinition) -> bool:
@@ -44,7 +44,7 @@ def build_fresh_check(
     severity: dg.AssetCheckSeverity,
     clock: Callable[[], datetime],
 ) -> dg.AssetChecksDefinition:
-    """Build the check `fresh`, which reads no snapshot and never blocks.
+    """Build the `fresh` check, which reads no snapshot and never blocks.
 
     A `dagster.FreshnessPolicy` considers only the latest materialization of the asset, so one fresh
     catalog would hide stale catalogs.
@@ -96,7 +96,7 @@ def build_fresh_check(
 
 
 class Freshness(NamedTuple):
-    """The result of the check `fresh` for each part of an asset.
+    """The result of the `fresh` check for each part of an asset.
 
     A part is a catalog, or the whole asset if it has no catalogs.
 
@@ -126,7 +126,7 @@ def freshness(
     *,
     is_first: bool,
 ) -> Freshness:
-    """Determine which parts of an asset are fresh, stale, awaited or withdrawn.
+    """Classify the parts of an asset as fresh, stale, awaited or withdrawn.
 
     Args:
         newest: All parts, mapped to the storage id of their latest materialization, or to 0 if they
@@ -157,7 +157,7 @@ def _newest(
     partitions: PartitionLayout,
     cutoff: datetime,
 ) -> tuple[dict[Part, int], set[Part], bool]:
-    """Return the values for the arguments `newest`, `current` and `is_first` of `freshness`."""
+    """Compute three arguments for `freshness`: `newest`, `current` and `is_first`."""
     before = dg.AssetRecordsFilter(asset, before_timestamp=cutoff.timestamp())
     old = instance.fetch_materializations(before, limit=1).records
     cutoff_id = old[0].storage_id if old else 0
@@ -218,8 +218,8 @@ def _remarks(found: Freshness) -> Iterator[str]:
         )
     if found.awaited:
         yield (
-            f"Catalogs without a snapshot: {len(found.awaited):,}. The check will fail for these "
-            "catalogs once the asset's first snapshot is older than the maximum age."
+            f"Catalogs without a snapshot: {len(found.awaited):,}. The check fails for these "
+            "catalogs when the asset's first snapshot exceeds the maximum age."
         )
     if found.withdrawn:
         yield (

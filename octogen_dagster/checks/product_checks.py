@@ -21,7 +21,7 @@ MIN_ROWS_CHANGE = 10
 SNAPSHOTS_BACK = 5
 """The number of earlier snapshots to compare with."""
 _MOSTLY_NULL = 0.5
-"""The maximum median share of nulls for which a column is expected to have values."""
+"""A column is expected to have values unless its median null share exceeds this value."""
 
 ROWS, NULLS, PRICES = "rows_within_bounds", "nulls", "prices"
 
@@ -145,8 +145,8 @@ def _judge_rows(snapshot: CheckedSnapshot, limits: ProductLimits) -> Verdict:
     earlier = [each for each in counts if each is not None][:SNAPSHOTS_BACK]
     if not earlier:
         text = (
-            f"{snapshot.subject} has {count(rows, 'row')}. There is no earlier snapshot to compare "
-            "the row count with."
+            f"{snapshot.subject} has {count(rows, 'row')}. There is no earlier snapshot for "
+            "comparison."
         )
         return Verdict(True, text)
     typical = statistics.median(earlier)
@@ -161,20 +161,20 @@ def _judge_rows(snapshot: CheckedSnapshot, limits: ProductLimits) -> Verdict:
 
 
 def _judge_nulls(snapshot: CheckedSnapshot, limits: ProductLimits) -> Verdict:
-    """Check the limits for nulls, and whether a column without a limit lost all its values."""
+    """Fail if a column exceeds its null limit, or if a column without a limit lost all values."""
     verdict, limited = snapshot.by_rules(NULLS), limits.max_null_percent or ()
     if snapshot.rows < MIN_ROWS_CHANGE or not (lost := _lost_columns(snapshot) - set(limited)):
         return verdict
     names = ", ".join(sorted(lost))
     text = (
-        f"{verdict.text} All values are null in {names}, but in most earlier snapshots at least "
-        "half of the rows had a value."
+        f"{verdict.text} All values are null in {names}. In most earlier snapshots, at least half "
+        "of the rows had values."
     )
     return Verdict(False, text, {**verdict.figures, "lost_columns": names})
 
 
 def _lost_columns(snapshot: CheckedSnapshot) -> set[str]:
-    """Return columns in which all values are null, although most earlier snapshots had values."""
+    """Return the columns that had values in most earlier snapshots but are now entirely null."""
     current, *earlier = (
         (entries.get("octogen/metrics") or {}).get("null_fractions")
         for entries in (snapshot.entries, *snapshot.earlier)
@@ -192,9 +192,9 @@ PRODUCT_CHECKS: Mapping[str, ProductCheck] = {
     ROWS: ProductCheck(
         Check(
             "The row count is close to the row counts of the latest snapshots.",
-            "Check the product changes to see whether the row count is correct. If it is, do "
-            "nothing, because later snapshots are compared with the new count. To change the "
-            "limit, set max_rows_change_percent.",
+            "Review the product changes. If the new row count is correct, no action is needed: the "
+            "next snapshots are compared with the new count. To change the limit, set "
+            "max_rows_change_percent.",
         ),
         needs=["title"],
         limit="max_rows_change_percent",
@@ -202,7 +202,7 @@ PRODUCT_CHECKS: Mapping[str, ProductCheck] = {
     ),
     NULLS: ProductCheck(
         Check(
-            "No column has too many nulls or has lost all its values.",
+            "Every column is within its null limit, and no column has lost all values.",
             "Ask Octogen whether the values still exist. To change the limits, set "
             "max_null_percent.",
         ),

@@ -129,8 +129,9 @@ def build_snapshot_checks(
     if NULLS in chosen and not kind.checks and columns is not None:
         for name in {*(max_null_percent or ())} - columns:
             raise ValueError(
-                f"max_null_percent contains the column {name!r}, but {asset.key.to_user_string()} "
-                f"does not declare it.{did_you_mean(name, columns)} The declared columns are "
+                f"max_null_percent contains the column {name!r}, which "
+                f"{asset.key.to_user_string()} does not declare."
+                f"{did_you_mean(name, columns)} The declared columns are "
                 f"{', '.join(sorted(columns))}."
             )
     checks = []
@@ -222,7 +223,7 @@ def _checks_of_snapshots(
 
 @dataclass(frozen=True)
 class _Step:
-    """Evaluates an asset's checks: the checks of its table kind or the product checks."""
+    """Evaluates an asset's snapshot checks."""
 
     asset: dg.AssetKey
     partitions: PartitionLayout
@@ -233,7 +234,7 @@ class _Step:
 
     @property
     def reads_rows(self) -> bool:
-        """False if the checks only need the materialization's metadata."""
+        """True if the checks need the snapshot's rows; False if metadata is enough."""
         return bool(self.kind.rules) or not self.kind.checks
 
     def opened(self, snapshots: Snapshots, partition: str | None) -> pl.LazyFrame:

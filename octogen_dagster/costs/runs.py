@@ -25,7 +25,7 @@ from octogen_dagster.snapshots.publication import REPORTED_BEFORE, parent_of
 _RECORDS_AT_ONCE = 1000
 _TIME = re.compile(r"\d{4}-\d\d-\d\d")
 _Published = Mapping[tuple[str, str | None], Spent]
-"""The costs in dollars that materializations reported, by run and step."""
+"""The dollars reported by materializations, keyed by run and step."""
 
 
 def read_costs(instance: dg.DagsterInstance, since: datetime) -> pl.DataFrame:
@@ -52,10 +52,11 @@ def _updated_runs(instance: dg.DagsterInstance, since: datetime) -> Iterator[dg.
 
 
 def _reporting_assets(instance: dg.DagsterInstance, since: datetime) -> Iterator[dg.AssetKey]:
-    """Yield the assets whose latest materialization has Octogen metadata or was added manually.
+    """Yield the assets whose materializations might report costs.
 
-    A manual materialization does not show whether earlier materializations had costs. The spending
-    of other assets is counted from the run tags.
+    The latest materialization must have Octogen metadata or be manual. A manual materialization
+    does not show whether earlier materializations had costs. For all other assets, the spending is
+    counted from the run tags.
     """
     for record in instance.get_asset_records():
         last = record.asset_entry.last_materialization
@@ -79,7 +80,7 @@ def _materializations(
 
 
 def _charge(record: dg.EventLogRecord) -> Charge | None:
-    """Return a materialization's costs; None if there are no costs or they were reported before."""
+    """Return the new cost that a materialization reports, or None if there is no new cost."""
     event = record.asset_materialization
     if event is None or REPORTED_BEFORE in event.metadata:
         return None
@@ -98,7 +99,7 @@ def _charge(record: dg.EventLogRecord) -> Charge | None:
 def _unpublished_charges(
     instance: dg.DagsterInstance, runs: Sequence[dg.RunRecord], published: _Published
 ) -> Iterator[Charge]:
-    """Yield the costs in run tags minus the costs that the runs' materializations reported."""
+    """Yield the spending in run tags that no materialization has reported."""
     known = {each.dagster_run.run_id: each.dagster_run for each in runs}
     others = {parent for run in known.values() if (parent := parent_of(run))} - known.keys()
     for first in range(0, len(others), _RECORDS_AT_ONCE):
@@ -121,7 +122,7 @@ def _unpublished_charges(
 
 
 def _planned(instance: dg.DagsterInstance, run_id: str) -> Mapping[str, tuple[str, str | None]]:
-    """Map each step to its asset and its partition, which is None for several partitions."""
+    """Map each step to its asset and partition. Several partitions are represented by None."""
     kind = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED
     planned: dict[str, tuple[str, str | None]] = {}
     for entry in instance.all_logs(run_id, of_type=kind):
@@ -134,6 +135,6 @@ def _planned(instance: dg.DagsterInstance, run_id: str) -> Mapping[str, tuple[st
 
 
 def _catalog(partition: str | None) -> str | None:
-    """Return the catalog in a partition key, which is the key without its time part."""
+    """Extract the catalog from a partition key by removing the time."""
     parts = [part for part in (partition or "").split("|") if not _TIME.match(part)]
     return catalog_of("|".join(parts)) if any(parts) else None

@@ -290,7 +290,7 @@ if HAS_HUB:
         automation_condition=FOLLOW,
     )
     def price_comparison(theirs: pl.DataFrame) -> pl.DataFrame:
-        """Compare prices in the same currency.
+        """Compare your prices with competitors' prices if both have the same currency.
 
         `difference` is your price minus the competitor's price.
         """

@@ -29,8 +29,10 @@ from octogen_dagster.snapshots.partitions import catalog_partition_key
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 _LOWERED = {3: ("price", 0.55), 5: ("map_price", 0.95)}
-"""For each of these days, the price-list column that a competitor undercuts, and the competitor's
-new price as a fraction of the value in this column."""
+"""The days on which a competitor undercuts the price list.
+
+Each value is a price-list column and a factor. The competitor's new price is the product of both.
+"""
 
 
 def begin_day(sandbox: Sandbox, snapshots: Path, day: int) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 DEFINITIONS = "octogen_dagster.demo.definitions"
 _START_TIMEOUT = 300
 _END_THE_GROUP = 'cat; kill -s TERM -- "-$0"; sleep 2; kill -s KILL -- "-$0"'
-"""A shell script that ends a process group when its standard input is closed."""
+"""A shell script that ends a process group when the script's standard input closes."""
 
 
 class DagsterProcess:
@@ -85,7 +85,7 @@ def dagster_process(log: Path, *command: str) -> Iterator[DagsterProcess]:
 
 
 def ui_port(port: int | None) -> int:
-    """Return the given port or, by default, 3000 or a free port if 3000 is in use.
+    """Return the given port. The default is 3000, or a free port if 3000 is in use.
 
     If the requested port cannot be used, the command exits before it writes anything.
     """
@@ -107,7 +107,7 @@ def ui_port(port: int | None) -> int:
 
 
 def runner(environment: Mapping[str, str]) -> str:
-    """Return the prefix for printed commands, which is `uv run` if uv started this command."""
+    """Return the prefix for printed commands. If uv started the demo, the prefix is `uv run`."""
     uv = environment.get("UV")  # set by `uv run`
     if not uv:
         return ""

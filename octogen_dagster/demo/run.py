@@ -38,7 +38,7 @@ _SIZES = {
     "kumo": 0.6,
     "grand-arcade": 1.3,
 }
-"""Each catalog's number of products, as a multiple of the requested number."""
+"""Each catalog's size, as a factor that multiplies the requested number of products."""
 _LIVE_DAYS = 2
 _DAY_TIMEOUT = 1800  # a day takes half a minute on two idle cores
 _WRONG_PRICE_FACTOR = 100  # like a lost decimal point
@@ -81,7 +81,7 @@ run_launcher:
 
 
 def run_demo(folder: Path, *, catalogs: int, products: int, days: int, port: int | None) -> None:
-    """Simulate a number of days. If a port is given, show them in the UI until Ctrl-C.
+    """Simulate a number of days. If a port is given, run the Dagster UI until Ctrl-C.
 
     Every day, prices change and products appear and disappear. A competitor undercuts the price
     list on day 3 and the floor price on day 5, and the last day has a wrong price. All days except
@@ -164,12 +164,13 @@ def _fresh_folder(folder: Path) -> Iterator[None]:
 
 
 def _make_sandbox(console: Console, sizes: dict[str, int]) -> Sandbox:
-    """Start a sandbox, with an Analytics Hub if its packages are installed."""
+    """Start a sandbox. Include an Analytics Hub if the required packages are installed."""
     try:
         return Sandbox(catalogs=sizes, hub=True)
     except ImportError:
         console.print(
-            "Linked BigQuery datasets were skipped. They require the extras bigquery and mcp."
+            "Linked BigQuery datasets were skipped, because they require the `bigquery` and `mcp` "
+            "extras."
         )
         return Sandbox(catalogs=sizes)
 
@@ -235,7 +236,7 @@ class Demo:
             rows = f"{shop}.sql('FROM octogen.{_HISTORY} WHERE NOT is_current')"
             self._say(f'In SQL: {self._runner}python -c "import duckdb; print({rows})"')
         else:
-            self._say("DuckDB tables were skipped. They require the extra duckdb.")
+            self._say("DuckDB tables were skipped, because they require the `duckdb` extra.")
         rows = f"polars.read_parquet('{folder}/{_PRODUCTS}/*.parquet')"
         self._say(f'In Python: {self._runner}python -c "import polars; print({rows})"')
 
@@ -265,7 +266,7 @@ class Demo:
         self._say("The demo keeps running until you press Ctrl-C.")
 
     def _done_since(self, began: float) -> Iterator[bool]:
-        """Yield True for each asset that has been materialized on this day, otherwise False."""
+        """For each asset, yield whether the asset has been materialized on this day."""
         for partition in self._partitions:
             yield self._made_at(_PRODUCTS, partition) > began
             for name, followed in self._followed.items():
@@ -289,7 +290,7 @@ class Demo:
         return file.read_text().splitlines() if file.exists() else []
 
     def _is_followed_by(self, *names: str) -> bool:
-        """Return True if the assets were materialized in this order, after the latest history."""
+        """Return True if the assets were materialized in this order and after the history."""
         last = max(self._made_at(_HISTORY, partition) for partition in self._partitions)
         times = [last, *(self._made_at(name, None) for name in names)]
         return times == sorted(times)
@@ -310,7 +311,7 @@ class Demo:
         return self._instance.fetch_materializations(wanted, limit=limit).records
 
     def lose_decimal_point(self) -> None:
-        """Multiply the highest price in the last catalog by 100, so that a check fails."""
+        """Multiply the last catalog's highest price by 100 to make a check fail."""
         partition = catalog_partition_key(max(self._catalogs))
         prices = (
             pl.read_parquet(self._snapshots / f"{_PRODUCTS}/{partition}.parquet")
@@ -365,8 +366,8 @@ class Demo:
             prices = pl.read_parquet(self._snapshots / f"{_COMPARISON}.parquet")
             lower = prices.filter(pl.col("difference") > 0).height
             self._say(
-                f"Octogen covers {covered:,} of {len(pages):,} competitor URLs in a URL list. Of "
-                f"the {len(prices):,} prices at these URLs, {lower:,} are below yours."
+                f"Octogen covers {covered:,} of {len(pages):,} competitor URLs in a URL list. "
+                f"{lower:,} of {len(prices):,} prices at these URLs are below your prices."
             )
 
     def _say(self, text: str) -> None:

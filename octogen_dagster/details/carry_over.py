@@ -36,7 +36,7 @@ _TEXTS: Mapping[str, pl.Expr] = {
     # Octogen's CDN URLs can come and go with the service's contract.
     "images": pl.col("images").list.eval(pl.element().struct.field("url")).list.join("\t"),
 }
-"""The columns included in the digest, converted to text."""
+"""Expressions that convert the columns in the digest to text."""
 
 
 class PreviousRows(NamedTuple):
@@ -71,15 +71,15 @@ def previous_rows(target: SnapshotTarget) -> PreviousRows:
         return NO_ROWS
     if unknown := [path for path in lacking if not path.startswith("listed.")]:
         target.warn(
-            f"The previous details snapshot does not contain {', '.join(unknown)}. In rows carried "
-            "over from it, these columns are null until the product changes. To fill in every row "
-            "now, run the asset once with only_changed=False."
+            f"Columns missing from the previous details snapshot: {', '.join(unknown)}. In reused "
+            "rows, these columns are null until the product changes. To fill in all rows now, run "
+            "the asset once with only_changed=False."
         )
     return PreviousRows(rows, keys, fields)
 
 
 def listed(snapshot: pl.LazyFrame) -> pl.LazyFrame:
-    """Select each product's identity and, as the struct `listed`, its listing."""
+    """Select the identity columns, and combine the listing columns into the struct `listed`."""
     columns = snapshot.collect_schema()
     if missing := [name for name in (*IDENTITY, *LISTED) if name not in columns]:
         raise ValueError(
@@ -93,7 +93,7 @@ def listed(snapshot: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def _digest(columns: pl.Schema) -> pl.Expr:
-    """Return a digest of the listing columns in `DIGESTED`, the same in every Polars version."""
+    """Compute a digest of the columns in `DIGESTED`. Every Polars version gives the same digest."""
     texts = [
         _TEXTS[name].fill_null("") if columns.get(name) == PRODUCT_SCHEMA[name] else pl.lit("")
         for name in DIGESTED

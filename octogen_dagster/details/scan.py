@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from octogen_dagster.frames.source import SnapshotTarget
 
 ROW_GROUP_SIZE = 2_000
-"""The number of rows in a row group. A row of details is as large as ten rows of products."""
+"""The number of rows in a row group. A details row is about ten times as large as a product row."""
 MAX_FAILURES_IN_A_ROW = 50
 """The number of consecutive failed lookups after which the service is considered down."""
 
@@ -251,7 +251,7 @@ def _look_up_all(
 
 
 def _look_up(client: BlockingClient, product: _Row) -> _Result:
-    """Look up a product. Return its row and the number of times each unknown field occurred."""
+    """Look up a product. Return a pair: the product's row, and a count for each unknown field."""
     response, error = None, None
     try:
         response = client.lookup(product["product_url"] or "", read_lookup)
@@ -338,7 +338,7 @@ class DetailStatistics(ReadStatistics):
         )
 
     def received(self, waiting: int) -> None:
-        """Update the number of received rows, of which `waiting` rows are not in a frame yet."""
+        """Update `received_rows`; `waiting` is the number of rows that are not in a frame yet."""
         self.received_rows = self.rows + waiting
         self.requests_left = self.products - self.received_rows
 
@@ -360,7 +360,7 @@ class DetailStatistics(ReadStatistics):
         return {name: figure for name, figure in metrics.items() if figure is not None}
 
     def progress(self, subject: str) -> str:
-        """Return a line of progress for the log, which begins with the subject."""
+        """Return a progress line for the log. The line begins with the subject."""
         return (
             f"{subject}: {self.received_rows:,} of {self.products:,} products, "
             f"{self.cost(self.prices.lookup_usd)}{self.speed(self.products)}; "

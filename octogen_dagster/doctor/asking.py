@@ -30,7 +30,7 @@ _BLOCKING = (OctogenAuthenticationError, OctogenInsufficientCreditError, Octogen
 
 
 class Seen(NamedTuple):
-    """The answer to a question. Only `details` contains the names of catalogs and products."""
+    """The answer to a question. Names of catalogs and products appear only in `details`."""
 
     holds: bool | None
     """True if the assumption holds, False if it does not hold, and None if this is uncertain."""
@@ -73,8 +73,8 @@ class Question(NamedTuple):
             yield Finding(self.subject, "skipped", str(error))
         except OctogenBudgetError:
             lost = service.service.spending.possibly_charged_usd
-            why = f" ({usd(lost)} might be charged for lost responses)" if lost else ""
-            text = f"the cost would exceed --max-usd{why}. Raise the limit."
+            why = f" Octogen might charge {usd(lost)} for lost responses." if lost else ""
+            text = f"the cost would exceed the --max-usd limit.{why} Raise the limit."
             yield Finding(self.subject, "skipped", text)
         except (*_BLOCKING, OctogenConnectionError) as error:
             code = getattr(error, "status_code", None)
@@ -102,7 +102,7 @@ class Question(NamedTuple):
 
 
 class Planned(NamedTuple):
-    """A planned `Question` and its maximum additional cost."""
+    """A planned `Question`, with the maximum cost that it adds."""
 
     question: Question
     cost_usd: Decimal
@@ -110,7 +110,10 @@ class Planned(NamedTuple):
 
 
 def planned(questions: Sequence[Question], service: Service, prices: Prices) -> Iterator[Planned]:
-    """Yield each `Question` with the maximum cost that it adds to the earlier questions."""
+    """Yield each `Question` with its maximum additional cost.
+
+    Pages that earlier questions read are not charged again.
+    """
     walked = 0
     for question in questions:
         try:

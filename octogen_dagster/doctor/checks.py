@@ -63,7 +63,7 @@ if TYPE_CHECKING:
 DEFAULT_TIMEOUT = 45.0
 """Time limit for all checks, in seconds.
 
-It is below the time limit for a sensor tick, which is 60 seconds.
+A sensor tick has a time limit of 60 seconds.
 """
 
 _PARTNER = "catalog_partner"
@@ -195,8 +195,8 @@ def _octogen_findings(octogen: OctogenResource | None, seconds: float) -> Check:
     yield Finding(
         "Octogen balance",
         "skipped",
-        "Octogen's API does not report the remaining credit. When it is used up, searches and "
-        "lookups return 402.",
+        "Octogen's API does not report the remaining credit. When the credit is used up, "
+        "searches and lookups return 402.",
     )
 
 
@@ -264,7 +264,7 @@ def _spending_finding(spending: Spending) -> Finding:
 
 
 def _snapshot_findings(io_manager: ParquetSnapshotIOManager | None) -> Check:
-    """Write, publish, read and delete a small file in the same way as a snapshot.
+    """Test the snapshot store: write, publish, read and delete a small file.
 
     Then remove the folders that were created for the file.
     """
@@ -320,7 +320,7 @@ def _table_findings(destination: TableDestination) -> Check:
 
 @contextlib.contextmanager
 def _without_new_folders(store: Store, key: str) -> Iterator[None]:
-    """After the block, remove empty folders that were created for a local file."""
+    """When the block ends, remove new, empty folders from a local store."""
     parents = Path(store.uri(key)).parents if store.is_local else ()
     new = [folder for folder in parents if not folder.exists()]
     try:

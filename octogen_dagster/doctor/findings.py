@@ -72,7 +72,7 @@ Check: TypeAlias = Generator[Finding, None, None]
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """The findings from all checks. As a string, it has one line for each finding.
+    """The findings from all checks. `str(diagnosis)` has one line for each finding.
 
     Attributes:
         findings: The findings, ordered by subject.
@@ -137,7 +137,7 @@ def resolved(resource: _Resource) -> _Resource:
 def run_checks(
     checks: Mapping[str, Callable[[], Check]], timeout: float
 ) -> Iterator[tuple[str, Finding]]:
-    """Run checks concurrently, and yield each new finding with the key of its check.
+    """Run checks concurrently. Yield each finding on arrival, with the check's key.
 
     Findings that arrived before a failure or timeout are kept. After a timeout, a check ends as
     soon as its current step ends. If a check fails, its key is the subject of the finding.
@@ -182,7 +182,8 @@ def guarded(
             subject,
             "failed",
             f"the check itself failed with {type(error).__name__}.",
-            f"Report this with the traceback. The logger {__name__} logs it at level DEBUG.",
+            "Report this problem with the traceback. To log the traceback, set the logger "
+            f"{__name__} to DEBUG.",
         )
     return None
 

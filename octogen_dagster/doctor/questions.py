@@ -34,7 +34,7 @@ from octogen_dagster.errors import (
 )
 
 _MAX_PAGES = 5
-"""Maximum size of a catalog whose products are counted, in pages."""
+"""Products are counted only in catalogs with at most this many pages."""
 _WALKED_PAGES = 3  # a cursor loop can begin after the second page
 _BRANDS = 3
 _MIN_AGE_SECONDS = 60
@@ -105,8 +105,8 @@ def _indexed_at(service: Service) -> Seen:
     present = datetime.now(UTC)
     if not moved and all((present - each).total_seconds() < _MIN_AGE_SECONDS for each in times):
         said = (
-            "all index times are less than a minute old, so they might be the time of the "
-            "request. Run the command again later."
+            "all index times are less than a minute old, so the service might have sent the "
+            "current time instead. Run the command again later."
         )
         return Seen(False, said)
     return Seen(not moved, said, ", ".join(sorted(moved)))
@@ -187,7 +187,7 @@ def _next_page(service: Service) -> Seen:
     for number, page in enumerate(later, 2):
         if page.next_cursor in cursors:
             return Seen(
-                False, f"page {number} has the cursor of an earlier page, which causes a loop."
+                False, f"page {number} repeats an earlier page's cursor, so a read would loop."
             )
         repeated = len(before & set(page.uuids))
         if repeated >= max(1, len(page.items)) / 2:
@@ -241,7 +241,7 @@ def _brands_and_prices(service: Service) -> Seen:
 
 @_question("made-up cursor", "resumed reads; please report it", walk=1, pages=1)
 def _made_up_cursor(service: Service) -> Seen:
-    """For an unknown cursor, the service returns page 1 and not an error."""
+    """For an unknown cursor, the service returns page 1 instead of an error."""
     first = service.walk(1)[0]
     cursor = f"octogen-doctor-{secrets.token_hex(8)}"
     try:
@@ -315,7 +315,7 @@ def _unknown_product(service: Service) -> Seen:
         found = service.client.lookup_product(url)
     except OctogenNotFoundError:
         return Seen(True, "the lookup returned status 404 free of charge.")
-    said = f"the lookup returned a product with the source {found.source!r} and was charged."
+    said = f"Octogen charged for a lookup, which found a product with source {found.source!r}."
     return Seen(False, said)
 
 
@@ -340,7 +340,7 @@ def _as_written(service: Service) -> Seen:
 
 
 def _pages_of_split(service: Service) -> int:
-    """Return the maximum number of pages for a catalog that is read in two parts."""
+    """Return the maximum number of pages needed to read a catalog in two parts."""
     try:
         return 1 + _pages_of_catalog(service)
     except NotAskedError:
@@ -403,11 +403,11 @@ def _without_a_key(service: Service) -> Seen:
             parsed_page(Response(status, dict(response.headers), response.content), "The trial")
         except OctogenResponseError as error:
             return Seen(False, "status 200 without a search page.", str(error))
-        return Seen(True, "a search without a key is allowed as a trial (200).")
+        return Seen(True, "the service allows a trial search without a key (200).")
     if status == httpx.codes.TOO_MANY_REQUESTS:
         return Seen(
             True,
-            "searches without a key are allowed as a trial, but today's limit is reached (429).",
+            "the service allows trial searches without a key, but today's limit is reached (429).",
         )
     is_rejected = status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
     said = f"a search without a key is rejected ({status})." if is_rejected else f"status {status}."
@@ -447,7 +447,7 @@ def _now_and_before(service: Service) -> tuple[Evidence, Evidence]:
     _charged_later,
 )
 def _time_moves(service: Service) -> Seen:
-    """A catalog's index time changes only with an index run."""
+    """Between two runs, a catalog's index time changes only if the catalog was indexed again."""
     now, before = _now_and_before(service)
     if not (now["indexed_at"] and before["indexed_at"]):
         raise NotAskedError("the service reports no index time for the catalog.")

@@ -23,7 +23,7 @@ from octogen_dagster.sharing.names import checked_project
 from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
 
 Resources = dict[str, dict[str, Any]]
-"""The resources for each argument of `diagnose`, by resource key."""
+"""A dictionary for each `diagnose` argument, which maps resource keys to resources."""
 
 
 @dg.definitions
@@ -33,7 +33,7 @@ def _lazy() -> dg.Definitions:
 
 
 def project_resources(folder: Path, module: str) -> tuple[Resources, Finding]:
-    """Load a project's definitions. Return their resources, and a finding about the project."""
+    """Load a project's definitions. Return the project's resources and a finding."""
     sys.path[:0] = [str(folder), str(folder / "src")]
     try:
         loaded = vars(importlib.import_module(module)).values()
@@ -90,7 +90,7 @@ def _destinations(definitions: Sequence[dg.Definitions]) -> dict[str, Any]:
 
 
 def _argument(name: str, resource: object) -> str | None:
-    """Return the argument of `diagnose` to which a resource belongs, or None."""
+    """Return the name of the `diagnose` argument that takes a resource, or None."""
     kinds: dict[type, str] = {
         OctogenResource: "octogen",
         ParquetSnapshotIOManager: "io_manager",
@@ -110,7 +110,7 @@ def environment_resources(
     project: str | None = None,
     principal: str | None = None,
 ) -> Resources:
-    """Build the resources from settings. Other values are read from environment variables."""
+    """Build resources from the arguments and environment variables."""
     source = ShopCatalogs(hosts) if hosts else GrantedCatalogs()
     resources: dict[str, Any] = {"octogen": OctogenResource(catalog_source=source)}
     if base_dir:

@@ -41,7 +41,7 @@ PAGE_SIZE = 100
 QUESTION_TIMEOUT = 30.0
 """Time limit for a question, in seconds.
 
-Requests time out earlier, so that their errors are reported.
+A request times out before the question does, so the question can report the error.
 """
 _NO_SHOP = "this question requires a shop. Pass --host."
 _Value = TypeVar("_Value")
@@ -143,9 +143,7 @@ class Service:
                 self._failures[name] = error
         if failure := self._failures.get(name):
             if failure in self.reported:
-                raise NotAskedError(
-                    f"this question requires {name}, but the request for it failed."
-                )
+                raise NotAskedError(f"this question requires {name}, which could not be read.")
             self.reported.add(failure)
             raise failure
         found: _Value = self._found[name]
@@ -157,8 +155,8 @@ class Service:
         cost, left = pages * dollars(spending.prices.search_page_usd), spending.left_usd
         if left is not None and cost > left:
             raise NotAskedError(
-                f"it can cost {usd(cost)}, but only {usd(left)} of --max-usd is left. Raise the "
-                "limit."
+                f"this question can cost {usd(cost)}, but only {usd(left)} is left within the "
+                "--max-usd limit. Raise the limit."
             )
 
     def search(self, **arguments: Any) -> MerchantProductListPage:
@@ -252,7 +250,7 @@ class Service:
         return catalog.product_count
 
     def walk(self, pages: int) -> Sequence[MerchantProductListPage]:
-        """Return at least the first `pages` pages of the catalog, or all pages if it has fewer."""
+        """Return at least the first `pages` pages, or all pages of a smaller catalog."""
         while len(self.pages) < pages and (not self.pages or self.pages[-1].next_cursor):
             cursor = self.pages[-1].next_cursor if self.pages else None
             number = len(self.pages) + 1

@@ -59,10 +59,7 @@ _PROJECT_PERMISSIONS = {
     "analyticshub.subscriptions.list": "roles/analyticshub.subscriptionOwner",
     "bigquery.jobs.create": "roles/bigquery.jobUser",
 }
-"""The project permissions that subscriptions and queries require.
-
-The values are roles that grant these permissions.
-"""
+"""The required project permissions, each with a role that grants the permission."""
 _KINDS = {
     "google.oauth2.service_account": "a service account key file",
     "google.oauth2.credentials": "a user login",
@@ -97,8 +94,8 @@ def credentials_findings(
     registered = principal.partition(":")[2]
     if account and registered and account != registered:
         advice = (
-            f"Octogen shares data with {principal}. Use the credentials of that principal, or "
-            "register this account as a subscriber."
+            f"Octogen shares data with {principal}. Use that principal's credentials, or register "
+            "this account as a subscriber."
         )
         yield Finding(subject, "warning", said, advice)
     else:
@@ -177,8 +174,8 @@ def _refresh_token_findings(login: dict[str, Any]) -> Check:
         yield Finding(
             "MCP login",
             "warning",
-            "OCTOGEN_MCP_REFRESH_TOKEN contains the refresh token, so replacement tokens are lost "
-            "when the process ends.",
+            "the refresh token comes from OCTOGEN_MCP_REFRESH_TOKEN. Octogen replaces this token "
+            "with each use, and the new token is lost when the process ends.",
             "To store the tokens in a file, run `octogen-dagster login`.",
         )
         return

@@ -157,7 +157,7 @@ def _metadata(
     last_read: datetime | None,
     warn: Callable[[str], None],
 ) -> Metadata:
-    """Return a position's metadata. If a part fails, log a warning and leave it out."""
+    """Return a position's metadata. Log a warning for each part that cannot be computed."""
     metadata: Metadata = {}
 
     def numbers() -> Metadata:

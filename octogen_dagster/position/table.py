@@ -21,7 +21,7 @@ PRICE_LIST_COLUMNS = ("sku", "product_url", "price", "currency")
 """The required columns in a price list."""
 MATCHED = "matched"
 UNDERCUT, UNMATCHED = "undercut_percent", "unmatched_percent"
-"""The names of the checks, which are also the names of the percentages they check."""
+"""The check names, which are also used for arguments and metadata."""
 _UNPRICED = "unpriced"
 STATUSES = (
     *(MATCHED, "no_price", "out_of_stock", "other_currency", "no_currency", "gone"),
@@ -71,7 +71,7 @@ _IS_THERE, _CURRENCY, _NEXT = "octogen_is_there", "octogen_currency", "octogen_n
 _POINT, _FIRST, _LAST = "octogen_point", "octogen_first", "octogen_last"
 _NEVER = pl.lit(2**62, pl.Int64).cast(TIME)  # later than NOW
 NOW = datetime.max.replace(tzinfo=UTC)
-"""A time later than any snapshot, at which each product has its latest values."""
+"""A time after every snapshot, used to select the latest values."""
 _MAX_ROWS = 5
 _PAGE = [*PRODUCT_KEY, URL]
 _TRACKED = ["title", "current_price", "currency", "in_stock", "is_active"]
@@ -85,7 +85,7 @@ def price_position(
     *,
     as_of: datetime | date | None = None,
 ) -> pl.DataFrame:
-    """Compare your prices with competitors' prices, one row per price-list row.
+    """Compare your prices with competitors' prices. The result has one row per price-list row.
 
     Each row has the price list's columns, the competitor's price and stock, the time from which
     they applied, and the `difference` and `index` (your price ÷ the competitor's price). `status`
@@ -208,8 +208,8 @@ def checked_price_list(price_list: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
         )
     if taken := [name for name in table.columns if name in POSITION_DESCRIPTIONS]:
         raise UnfitTableError(
-            f"Your price list has a column {taken[0]!r}, which is also a column of price "
-            "positions. Rename the column in your price list."
+            f"Your price list has a column {taken[0]!r}, which conflicts with a column that "
+            "the position adds. Rename the column in your price list."
         )
     prices = table["price"].cast(pl.Float64, strict=False)
     wrong = table["price"].filter(prices.is_null() & table["price"].is_not_null())
@@ -259,7 +259,7 @@ def _position(rows: pl.DataFrame, price_list: pl.DataFrame, at: datetime) -> pl.
 
 
 def pages_at(rows: pl.DataFrame, price_list: pl.DataFrame) -> pl.DataFrame:
-    """Add the product that was at each row's URL at the time in its column `AT`."""
+    """Add the competitor's product to each row, matched by `URL` and time (`AT`)."""
     there = _products(rows, price_list.select(URL, AT).unique())
     pairs = price_list.with_row_index(_ROW).join(there, on=[URL, AT], how="left")
     price, unit = pl.col("competitor_price"), pl.col("competitor_currency").str.to_lowercase()
@@ -287,7 +287,7 @@ def pages_at(rows: pl.DataFrame, price_list: pl.DataFrame) -> pl.DataFrame:
 
 
 def positions(rows: pl.DataFrame, price_list: pl.DataFrame) -> pl.DataFrame:
-    """Compute the position for each row of a keyed price list at the time in its column `AT`."""
+    """Compute positions for a keyed price list. The column `AT` contains the time for each row."""
     of_sku, price = ["sku", _CURRENCY, AT], pl.col("competitor_price")
     is_matched = pl.col(PAGE_STATUS) == MATCHED
     # A URL listed twice is one competitor, counted in its first row.
@@ -319,10 +319,10 @@ def positions(rows: pl.DataFrame, price_list: pl.DataFrame) -> pl.DataFrame:
 
 
 def lasting_at(rows: pl.DataFrame, moments: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
-    """Repeat each row for every time (`AT`) in `moments` at which the row is valid.
+    """Join `rows` with the times (`AT`) in `moments` that fall within each row's validity.
 
-    Rows and times are joined on `by`, in which null matches nothing. The times are sorted and
-    numbered, so that the times of a row are a range of numbers. No other combinations are built.
+    The join uses the columns `by`; null matches nothing. The times are sorted and numbered, so that
+    each row's times are a range of numbers. No other combinations are built.
     """
     points = moments.select(*by, AT).unique().sort(*by, AT).with_row_index(_POINT)
     at = points[AT]
@@ -352,9 +352,9 @@ def lasting_at(rows: pl.DataFrame, moments: pl.DataFrame, by: Sequence[str]) -> 
 
 
 def _products(rows: pl.DataFrame, moments: pl.DataFrame) -> pl.DataFrame:
-    """Return the products at each URL and time in `moments`.
+    """For each URL and time in `moments`, return the matching products.
 
-    A product that was gone at the time has its last known values.
+    A product that was gone by that time has its last known values.
     """
     values = ["competitor_price", "competitor_currency", "competitor_in_stock"]
     # Rows from several histories overlap: a price lasts as long as any history has it.
@@ -390,7 +390,7 @@ def _products(rows: pl.DataFrame, moments: pl.DataFrame) -> pl.DataFrame:
 
 
 def _until_the_next(rows: pl.DataFrame) -> pl.DataFrame:
-    """Extend each row until the product's next row with the same URL.
+    """Extend each row's validity to the start of the product's next row with the same URL.
 
     The row's original end is kept in the column `_GONE_AT`.
     """
@@ -471,7 +471,7 @@ def _sentence(_: Figures, position: pl.LazyFrame) -> str:
 
 
 def position_checks(limits: Mapping[str, float]) -> dict[str, Check]:
-    """Return the checks by name. Each check warns if its percentage exceeds the limit."""
+    """Return the checks by name. A check warns if the measured percentage exceeds the limit."""
 
     def judge(name: str, limit: float) -> Callable[[str, Mapping[str, Any]], Verdict]:
         def verdict(_subject: str, entries: Mapping[str, Any]) -> Verdict:
@@ -497,4 +497,4 @@ def position_checks(limits: Mapping[str, float]) -> dict[str, Check]:
 
 
 POSITION_KIND = TableKind(descriptions=POSITION_DESCRIPTIONS, sentence=_sentence, preview=_preview)
-"""The table kind has no schema, because positions also contain your price list's columns."""
+"""The table kind defines no schema, because the columns depend on the price list."""

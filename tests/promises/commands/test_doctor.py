@@ -117,8 +117,8 @@ class TestOctogen:
                 "$50.00 (3,571 pages)."
             ],
             "Octogen balance": [
-                "skipped: Octogen's API does not report the remaining credit. When it is used "
-                "up, searches and lookups return 402."
+                "skipped: Octogen's API does not report the remaining credit. When the credit "
+                "is used up, searches and lookups return 402."
             ],
         }
 

@@ -421,7 +421,12 @@ def test_a_service_that_breaks_a_belief_turns_its_answer(
             "404",
             on("/products/lookup", answer(404, {"detail": "no such"})),
         ),
-        ("without a key", "ok", "as a trial (200)", without_key(answer(200, {"items": []}))),
+        (
+            "without a key",
+            "ok",
+            "trial search without a key (200)",
+            without_key(answer(200, {"items": []})),
+        ),
         ("Octogen key", "warning", "'merchant'", KEY_OF_MERCHANT),
         # What is documented as nullable may be null of all products.
         ("fields of a page", "warning", "has currentPrice", each_item(currentPrice=None)),
@@ -652,7 +657,7 @@ def test_the_count_is_asked_before_what_else_is_charged(run: Callable[..., Resul
     ("products", "max_usd", "reason"),
     [
         (501, "1", "501 products, which exceeds the limit of 500"),
-        (430, "0.06", "it can cost $0.07, but only $0.06"),
+        (430, "0.06", "can cost $0.07, but only $0.06"),
     ],
 )
 def test_the_plan_says_that_the_count_is_left_out(

@@ -88,7 +88,7 @@ def test_an_asset_of_ones_own_has_the_checks_of_the_columns_that_it_declares(
         assert failed(result) == wrong
     description = str(evaluations(result)["nulls"].description)
     assert description.startswith("own has no column price. ")
-    assert "exclude the check 'nulls'" in description
+    assert "exclude the 'nulls' check" in description
 
 
 @pytest.mark.parametrize(

@@ -264,7 +264,9 @@ class TestOnlyChanged:
 
         after = result.rows
         assert result.asked == [after.pop(one)["product_url"]]
-        assert "does not contain details.dimensions, details.patterns, videos" in result.log
+        assert (
+            "previous details snapshot: details.dimensions, details.patterns, videos" in result.log
+        )
         del before[one]
         for uuid, row in before.items():
             row["videos"] = row["details"] = None
