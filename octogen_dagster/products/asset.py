@@ -73,12 +73,12 @@ def build_products_asset(
         resource_key: The `OctogenResource`'s key. Change it to use more than one resource.
         asset_arguments: Any other argument for `@dagster.asset`, such as `pool`, `kinds`,
             `group_name`, `owners`, `tags`, `description`. `deps=[catalogs]` shows a
-            `build_catalogs_asset` asset upstream; it triggers automation conditions for new
-            partitions only. The default `retry_policy` retries a failed run three times, after 10,
-            30 and 70 seconds. Errors that a retry cannot fix (status 401, 402, 403, 404 or 422, or
-            an exhausted budget) are never retried. With a `backfill_policy`, a run reads several
-            partitions and publishes, checks, reports and retries each one separately. Downstream
-            assets are not built in the same run.
+            `build_catalogs_asset` asset upstream. The catalogs asset triggers automation conditions
+            for new partitions only. The default `retry_policy` retries a failed run three times,
+            after 10, 30 and 70 seconds. Errors that a retry cannot fix (status 401, 402, 403, 404
+            or 422, or an exhausted budget) are never retried. With a `backfill_policy`, a run reads
+            several partitions and publishes, checks, reports and retries each one separately.
+            Downstream assets are not built in the same run.
 
     Raises:
         ValueError: The search contains `catalogs` although each partition is a catalog, the time

@@ -60,8 +60,8 @@ def build_catalog_sensor(
     index time: each catalog is requested until it has a snapshot, so use a schedule instead. A
     catalog whose index time becomes unknown is not requested, and a new catalog waits until it has
     products. If a run fails to publish a snapshot, the catalog is requested again after 10 minutes,
-    then 20, up to 6 hours. Catalogs that are no longer listed are not requested. Their data is
-    kept, and the check `fresh` lists these catalogs.
+    then 20, up to 6 hours. Catalogs that are no longer listed are not requested. The data for such
+    catalogs is kept, and the `fresh` check lists the catalogs.
 
     If a request for the list of catalogs fails temporarily, the tick is skipped with the reason.
     The tick fails if the API key is missing or rejected, the account is out of credit, a setting is

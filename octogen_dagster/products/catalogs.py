@@ -37,15 +37,15 @@ def build_catalogs_asset(
     computed_at (both UTC). Values that the source does not provide are null. To show the asset
     upstream of a products asset, pass `deps=[catalogs]` to `build_products_asset`.
 
-    The check `all_shops_listed` fails if a shop in `ShopCatalogs` has no catalogs in the table,
-    because Octogen does not cover the shop or the request failed. The metadata entry
-    `octogen/shops_left_out` lists these shops with the reasons.
+    The `all_shops_listed` check fails if the table has no catalogs for a shop in `ShopCatalogs`.
+    Either Octogen does not cover the shop, or the request failed. The metadata entry
+    `octogen/shops_left_out` lists the missing shops with the reasons.
 
     Args:
         name: The asset's name or `dagster.AssetSpec`.
-        partitions_def: Dynamic partitions to which each run adds new catalogs. Pass the products
-            asset's partitions. Catalogs whose key is not a valid partition key appear only in the
-            table.
+        partitions_def: Dynamic partitions. Each run adds partitions for new catalogs. Pass the
+            products asset's partitions. Catalogs whose key is not a valid partition key appear
+            only in the table.
         resource_key: The `OctogenResource`'s key. Change it to use more than one resource.
         asset_arguments: Any other argument for `@dagster.asset`.
     """

@@ -303,12 +303,12 @@ class OctogenResource(NamedSettings, dg.ConfigurableResource[Any], _Operations):
         """Return a scan that reads all pages of a search when its frame is executed.
 
         Return the scan from an asset whose IO manager is `ParquetSnapshotIOManager`. For other IO
-        managers and your own queries, use its `frame`, a LazyFrame.
+        managers and your own queries, use the scan's `frame`, a LazyFrame.
 
         Args:
             search: The search to read.
-            report: Called with the statistics about every ten seconds during the read, and once
-                at its end.
+            report: Called with the read's statistics roughly every ten seconds, and once after the
+                read.
             window: Start and end of the snapshot's time partition, such as
                 `context.partition_time_window`. The read is rejected if the window does not
                 include the present.

@@ -203,10 +203,10 @@ def _result(kind: TableKind, made: Any, subject: str) -> Any:
     result = made if isinstance(made, dg.MaterializeResult) else dg.MaterializeResult(value=made)
     if not kind.schema or not isinstance(result.value, pl.DataFrame | pl.LazyFrame):
         return result
-    return result._replace(value=_fitted(kind.schema, result.value, subject))
+    return result._replace(value=_cast(kind.schema, result.value, subject))
 
 
-def _fitted(
+def _cast(
     schema: pl.Schema, frame: pl.DataFrame | pl.LazyFrame, subject: str
 ) -> pl.DataFrame | pl.LazyFrame:
     """Cast a frame to a schema. If the frame does not fit, fail the run without a retry."""

@@ -23,7 +23,7 @@ _POSSIBLY_CHARGED = "octogen/possibly_charged_usd."
 _AMOUNT = re.compile(r"\d{1,12}(\.\d{1,12})?")
 _MAX_REQUESTS_UNWRITTEN = 30
 _MAX_SECONDS_UNWRITTEN = 10.0
-_LOOK_SECONDS = 0.2
+_POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,11 @@ def shared_budget(step: PublishingStep, spending: RunSpending | None) -> Iterato
     others = (amounts - inherited.get(each, _NOTHING) for each, amounts in in_tags.items())
     total = sum(others, _NOTHING)
     spending.raise_to(total.usd, total.possibly_usd)
-    begun_at = written = _of(spending)
+    begun_at = written = _amounts(spending)
 
     def write() -> None:
         nonlocal written
-        if (now := _of(spending)) != written:
+        if (now := _amounts(spending)) != written:
             own = in_tags.get(step.key, _NOTHING) + now - begun_at
             instance.add_run_tags(run_id, _tags(step.key, own))
             written = now
@@ -81,7 +81,7 @@ def shared_budget(step: PublishingStep, spending: RunSpending | None) -> Iterato
 
     def write_now_and_then() -> None:
         requests, at = spending.requests, time.monotonic()
-        while not ended.wait(_LOOK_SECONDS):
+        while not ended.wait(_POLL_SECONDS):
             is_due = time.monotonic() - at >= _MAX_SECONDS_UNWRITTEN
             if is_due or spending.requests - requests >= _MAX_REQUESTS_UNWRITTEN:
                 requests, at = spending.requests, time.monotonic()
@@ -99,7 +99,7 @@ def shared_budget(step: PublishingStep, spending: RunSpending | None) -> Iterato
         write()
 
 
-def _of(spending: RunSpending) -> Spent:
+def _amounts(spending: RunSpending) -> Spent:
     return Spent(spending.spent_usd, spending.possibly_charged_usd)
 
 

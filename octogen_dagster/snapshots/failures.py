@@ -11,9 +11,9 @@ from octogen_dagster.errors import CONCERNS_ALL, OctogenError
 from octogen_dagster.snapshots.publication import PublishingStep
 
 _MAX_NAMED = 20
-_MAX_IN_A_ROW = 16
+_MAX_CONSECUTIVE = 16
 """Number of consecutive transient failures after which a run reads no further partitions."""
-_FAILED, _MAY_PASS = "octogen/failed", "octogen/may_pass"
+_FAILED, _IS_TRANSIENT = "octogen/failed", "octogen/may_pass"
 """Observation metadata for a failed partition: the error, and True if a retry could succeed."""
 
 
@@ -43,7 +43,7 @@ class Failures:
                 continue
             self.tried_before.add(event.partition)
             # A re-execution tries permanent failures again, because the cause might be fixed.
-            if entry.run_id == step.run_id and not event.metadata[_MAY_PASS].value:
+            if entry.run_id == step.run_id and not event.metadata[_IS_TRANSIENT].value:
                 self._texts[event.partition] = str(text.value)
 
     def observations(self) -> Iterator[dg.AssetObservation]:
@@ -57,7 +57,7 @@ class Failures:
             dg.AssetObservation(
                 self._asset,
                 partition=partition,
-                metadata={_FAILED: text, _MAY_PASS: not is_lasting},
+                metadata={_FAILED: text, _IS_TRANSIENT: not is_lasting},
             )
         )
         if isinstance(error, dg.Failure) and is_lasting:
@@ -69,7 +69,7 @@ class Failures:
             return
         self._may_pass = True
         self._in_a_row += 1
-        if self._in_a_row >= _MAX_IN_A_ROW and not self.end:
+        if self._in_a_row >= _MAX_CONSECUTIVE and not self.end:
             self.end = f"{self._in_a_row} partitions in a row failed with transient errors"
 
     def add_unchecked(self, partition: str, error: Exception) -> None:

@@ -39,23 +39,24 @@ class ParquetSnapshotIOManager(NamedSettings, dg.ConfigurableIOManager):
 
     An asset can return a `polars.LazyFrame` (streamed), a `polars.DataFrame`, a `pandas.DataFrame`
     (with its index if the index has a name), a `pyarrow.Table` or the result of
-    `OctogenResource.scan`. In a run of several partitions, it returns a dict that maps each
-    partition key to one of these.
+    `OctogenResource.scan`. In a run of several partitions, the asset returns a dict that maps each
+    partition key to such a value.
+
     The file is written under a temporary name and replaces the previous snapshot only after its
     footer has been read back. The asset `a/b` is stored as `<base_dir>/a/b.parquet` and its
     partition `k` as `<base_dir>/a/b/k.parquet`. Characters that are unsafe in a path are
     percent-encoded.
 
     During a read, search pages are saved beside the snapshot, so that the next run of the same
-    partition resumes after a crash. They are removed once the snapshot is published. If a snapshot
-    is replaced before a history has read it, a copy is kept until the history reads it.
+    partition resumes after a crash. Saved pages are removed once the snapshot is published. If a
+    snapshot is replaced before a history has read it, a copy is kept for the history.
 
     An input can be annotated with `pl.DataFrame` (the default), `pl.LazyFrame`, `pd.DataFrame`,
     `pyarrow.Table` or `pathlib.Path` (only for files on disk), or with a `dict[str, ...]` that has
-    one of these for each partition key. If the input is the partition with the run's partition key,
-    it is loaded as stored. Otherwise, the input's partitions (or its only partition) are combined
-    into one frame, and the column `partition_column` contains their keys. A missing snapshot raises
-    an error, unless the input's metadata sets `allow_missing_partitions`.
+    one of these types as its value type. If the input is the partition with the run's partition
+    key, the snapshot is loaded as stored. Otherwise, the input's partitions, even a single one, are
+    combined into one frame, and the column `partition_column` contains the partition keys. A
+    missing snapshot raises an error, unless the input's metadata sets `allow_missing_partitions`.
     """
 
     base_dir: str = Field(

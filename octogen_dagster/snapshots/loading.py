@@ -195,8 +195,8 @@ class SnapshotFile(NamedTuple):
 class Snapshots:
     """An input's snapshots, opened on demand.
 
-    If the IO manager is a `ParquetSnapshotIOManager`, an input that is annotated with this class
-    contains the partitions that are mapped to the run's partitions. Each frame keeps its file open,
+    If the IO manager is a `ParquetSnapshotIOManager`, an input annotated with `Snapshots`
+    contains the partitions that are mapped to the run's partitions. Each frame keeps a file open,
     so open many partitions one after another.
 
     Methods take a partition key, or None for an asset without partitions. They raise
@@ -227,7 +227,7 @@ class Snapshots:
         """Open a partition's snapshot as a lazy frame, pinned to the file's current version.
 
         If `partition` is None, the frame contains the rows from all the input's partitions, and the
-        column `partition_column` contains their keys.
+        column `partition_column` contains the partition keys.
         """
         if partition is None and self._context.has_asset_partitions:
             return self._combined(self._files())
@@ -236,8 +236,8 @@ class Snapshots:
     def frames(self) -> list[pl.LazyFrame]:
         """Return lazy frames that together contain all the input's partitions.
 
-        Files are combined, so that a query over hundreds of them neither hangs nor keeps all of
-        them open. A missing snapshot raises an error, unless the input's metadata sets
+        Files are combined, so that a query over hundreds of files neither hangs nor keeps all files
+        open. A missing snapshot raises an error, unless the input's metadata sets
         `allow_missing_partitions`. In that case, the snapshot is skipped, and the list can be
         empty.
         """
@@ -436,8 +436,8 @@ class _InputType:
         self._asset = asset
         self.is_dict = get_origin(annotation) in (dict, Mapping)
         key, self._type = get_args(annotation) if self.is_dict else (str, annotation)
-        self._is_pandas = _is(self._type, "pandas", "DataFrame")
-        self._is_arrow = _is(self._type, "pyarrow", "Table")
+        self._is_pandas = _is_type(self._type, "pandas", "DataFrame")
+        self._is_arrow = _is_type(self._type, "pyarrow", "Table")
         is_polars = self._type in (Any, pl.DataFrame, pl.LazyFrame)
         is_loaded = is_polars or self._is_pandas or self._is_arrow or self._type is Path
         if key is not str or not is_loaded:
@@ -485,7 +485,7 @@ class _InputType:
         return collected.to_arrow() if self._is_arrow else collected
 
 
-def _is(wanted: Any, module: str, name: str) -> bool:
+def _is_type(wanted: Any, module: str, name: str) -> bool:
     """Return True for a type from an optional package, without importing the package."""
     return module in sys.modules and wanted is getattr(sys.modules[module], name, None)
 

@@ -41,7 +41,7 @@ _LAST = (
     "octogen/metrics",
 )
 """The entries placed last, in this order."""
-_IF_ANY = {
+_OMITTED_IF_EMPTY = {
     "truncated",
     "empty",
     "repeats_removed",
@@ -246,7 +246,7 @@ def _is_shown(name: str, each: Any, kind: TableKind, metrics: Figures) -> bool:
         return not each.is_empty()
     if name in (*_COLLECTED, *kind.collected, *_other_medians(metrics), "price_lines"):
         return False
-    return _has_value(each) if isinstance(each, Markdown) or name in _IF_ANY else True
+    return _has_value(each) if isinstance(each, Markdown) or name in _OMITTED_IF_EMPTY else True
 
 
 def _other_medians(metrics: Figures) -> list[str]:
