@@ -1,4 +1,4 @@
-"""Products in a database that has no driver here, by dlt."""
+"""Load products with dlt into a database that octogen-dagster does not support."""
 
 import tempfile
 from typing import Any
@@ -23,7 +23,7 @@ products = build_products_asset("octogen_products", partitions_def=catalog_parti
 
 @dg.asset(partitions_def=catalog_partitions, pool="warehouse", kinds={"dlt"})
 def loaded_products(octogen_products: pl.LazyFrame) -> None:
-    # Nested values are left out here; polars.Expr.struct.json_encode makes JSON of a struct.
+    # Nested columns are omitted. `polars.Expr.struct.json_encode` converts a struct to JSON.
     frame = octogen_products.select(
         pl.selectors.by_dtype(*TYPES, pl.Datetime("us", "UTC"))
     ).collect()

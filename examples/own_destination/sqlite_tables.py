@@ -31,7 +31,7 @@ class SQLiteTables(TableDestination):
 
     @property
     def default_schema(self) -> str:
-        return "main"  # the name that SQLite gives the file it opens
+        return "main"  # SQLite's name for the opened file
 
     @property
     def place(self) -> str:
@@ -99,7 +99,7 @@ class SQLiteConnection(SQLConnection):
         return super().add_column(table, column).replace(" IF NOT EXISTS", "")
 
     def comments(self, table: Table, columns: Sequence[Column]) -> list[str]:
-        return []  # SQLite has none
+        return []  # SQLite has no comments
 
     def literal(self, value: str | int | datetime) -> str:
         return super().literal(_value(value))
@@ -115,7 +115,7 @@ class SQLiteConnection(SQLConnection):
 
 
 def _value(value: Any) -> Any:
-    """A value as SQLite stores it."""
+    """Convert a value to a type that SQLite can store."""
     if isinstance(value, date | time):
         return value.isoformat()
     return str(value) if isinstance(value, Decimal) else value

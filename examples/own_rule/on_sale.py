@@ -18,7 +18,7 @@ class OnSale(AlertRule):
     """The price is at least `percent` below the list price.
 
     Attributes:
-        percent: Smallest discount, in percent of the list price.
+        percent: Minimum discount, as a percentage of the list price.
     """
 
     happened = "on sale"

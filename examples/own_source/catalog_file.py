@@ -13,7 +13,7 @@ class CatalogFile(CatalogSource):
     """The catalogs in a text file.
 
     Attributes:
-        path: Path of the file, which has one catalog key per line.
+        path: Path of a file with one catalog key per line.
     """
 
     path: str

@@ -1,4 +1,4 @@
-"""A table of one's own: how much of each brand is reduced, and by how much."""
+"""A custom table: the number of discounted products and the median discount for each brand."""
 
 from typing import Any
 
@@ -23,9 +23,9 @@ from octogen_dagster.tables import DuckDBTables
 
 COLUMNS = {
     "brand": (pl.String(), "The brand as the merchant shows it; null for products without one."),
-    "products": (pl.Int64(), "The number of its products."),
-    "reduced": (pl.Int64(), "The number of these that cost less than before."),
-    "discount": (pl.Float64(), "The median discount of the reduced ones, in percent."),
+    "products": (pl.Int64(), "The number of the brand's products."),
+    "reduced": (pl.Int64(), "The number of products that cost less than their original price."),
+    "discount": (pl.Float64(), "The median discount of reduced products, in percent."),
 }
 PRICES = ["current_price", "original_price"]
 
@@ -41,7 +41,7 @@ DISCOUNTS = TableKind(
     made_from={"brand": ["brand"], "products": ["brand"], "reduced": PRICES, "discount": PRICES},
     sentence=lambda figures, _: f"Reduced products: **{figures['reduced']:,}**",
     parts={"number of reduced products": reduced_products},
-    checks={"plausible": Check("No brand is reduced by 90 %.", "Look at its original prices.")},
+    checks={"plausible": Check("No brand is reduced by 90 % or more.", "Check original prices.")},
     rules=[Rule("plausible", "90 % or more", pl.col("discount") >= 90, 0.0, ("brand", "discount"))],
 )
 
@@ -54,7 +54,7 @@ def build_discounts_asset(products: dg.AssetsDefinition, **arguments: Any) -> dg
         made_from=products,
     )
     def discounts(_run: SnapshotRun, partition: str | None, products: Snapshots) -> pl.LazyFrame:
-        """How much of each brand is reduced, and by how much."""
+        """The number of reduced products and the median discount for each brand."""
         now, before = map(pl.col, PRICES)
         brands = products.frame(partition).group_by(brand=pl.col("brand").struct.field("name"))
         found = brands.agg(

@@ -55,7 +55,7 @@ def build_linked_datasets_asset(
     A materialization subscribes the `analytics_hub` resource's project to the listing. If the
     project is already subscribed, the existing subscription is reported. If Octogen's grant has not
     arrived, the run waits and retries. If the grant still does not arrive, the run fails, and
-    `build_listing_sensor` requests it again later. If the dataset id still belongs to a revoked
+    `build_listing_sensor` requests a new run later. If the dataset id still belongs to a revoked
     subscription to the listing, the run fails. The error shows which subscription to delete. The
     asset requires an `AnalyticsHubResource` with the resource key `analytics_hub`.
 

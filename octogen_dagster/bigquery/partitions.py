@@ -1,6 +1,6 @@
 """Partition keys and subscription states of Analytics Hub listings.
 
-A listing's partition key is `<project>:<location>:<exchange>:<listing>`. It is parsed from the
+A listing's partition key is `<project>:<location>:<exchange>:<listing>`. The key is parsed from the
 right, because a project id can contain a colon.
 """
 

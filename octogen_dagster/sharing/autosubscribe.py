@@ -153,9 +153,9 @@ def autosubscribe(
 ) -> AutosubscribeResult:
     """Register the subscriber if necessary, and subscribe to all listings that Octogen offers.
 
-    After each subscription, its status at Octogen is refreshed. If one catalog fails, the other
-    catalogs are still processed. A second call changes nothing. If `apply` is false, nothing is
-    changed, and the planned actions are returned. `report` is called after each catalog.
+    After each subscription, the offer's status at Octogen is refreshed. If one catalog fails, the
+    other catalogs are still processed. A second call changes nothing. If `apply` is false, nothing
+    is changed, and the planned actions are returned. `report` is called after each catalog.
     """
     checked_project(project)
     shared = octogen.listings(catalogs)

@@ -63,7 +63,7 @@ def build_url_list_export_asset(
 
     Once a day, Octogen matches the list with all catalogs and shares the result through BigQuery
     Analytics Hub for free. A materialization subscribes the `analytics_hub` resource's project to
-    the list's listing, or reports an existing subscription, as `build_linked_datasets_asset` does.
+    the list's listing. If the project is already subscribed, the existing subscription is reported.
     The data version is the time of the latest export, which is also reported as
     `octogen/exported_at`.
 

@@ -95,17 +95,17 @@ def build_url_list_asset(
     `octogen/rejected` (rows). They also contain previews of the removed and rejected URLs.
 
     Octogen takes about a minute to prepare a new list. During this time, the list has the status
-    `provisioning`, and the run waits until the list is active. If this takes longer than
-    `provisioning_timeout`, the run succeeds with a warning. In this case, the list already contains
-    its URLs, and Octogen exports it once it is active.
+    `provisioning`, and the run waits until the list is active. If the list is not active
+    after `provisioning_timeout`, the run succeeds with a warning. In this case, the list already
+    contains its URLs, and Octogen exports the list once it is active.
 
     You can change `max_removed_percent` for a single run in the run configuration.
 
     Args:
         name: The asset's name or `dagster.AssetSpec`.
-        urls: An asset or its key. It is loaded as a `polars.DataFrame` with the columns `url` (a
-            competitor's product page) and `sku` (your article; several rows can have the same SKU).
-            Other columns are kept. The table can have up to 100,000 distinct URLs.
+        urls: An asset or its key. The asset is loaded as a `polars.DataFrame` with the columns
+            `url` (a competitor's product page) and `sku` (your article; several rows can have the
+            same SKU). Other columns are kept. The table can have up to 100,000 distinct URLs.
         list_name: The list's name, at most 80 characters long. Defaults to the asset's name. An
             organization can have up to five lists.
         max_removed_percent: Maximum percentage of the list's URLs that a run can remove. If a run

@@ -51,8 +51,8 @@ def build_url_matches_asset(
     Octogen, or differs only in spelling. In this case, `matched_by` is `url`. If there is no such
     URL, the product matches the URLs for the same page that share the most parameters, and
     `matched_by` is `page`. The page consists of the host and the path. The path
-    `/collections/<x>/products/<y>` counts as `/products/<y>`. A covered URL that still has no
-    product matches the products on its page, too.
+    `/collections/<x>/products/<y>` counts as `/products/<y>`. If a covered URL still has no
+    product, it matches the products with the same page that share the most parameters with it.
 
     Two checks warn if matches are missing. `covered` requires that at least `min_covered_percent`
     of the exported URLs are covered. `matched` requires that at least 90 % of the covered URLs have

@@ -98,9 +98,9 @@ def url_matches(own: pl.DataFrame, coverage: pl.DataFrame, offers: pl.LazyFrame)
 
     A product matches the covered URLs that equal its `product_url`, either as sent or as normalized
     by Octogen. If there are no such URLs, the product matches the URLs for its page that share the
-    most parameters. A covered URL that still has no product matches the products on its page that
-    share the most parameters, even if these products match other URLs. Octogen reports that such a
-    URL has products.
+    most parameters. If a covered URL still has no product, it matches the products with the same
+    page that share the most parameters with it, even if these products match other URLs, because
+    Octogen reports that a covered URL has products.
     """
     offer_columns = offers.collect_schema().names()
     names = _column_names(own.columns, offer_columns)

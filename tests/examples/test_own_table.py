@@ -120,7 +120,7 @@ def test_a_run_of_several_catalogs_publishes_and_checks_each(project: Project) -
     }
     said = found["strada"].description or ""
     assert "90 % or more in 1 of 2 rows" in said
-    assert said.endswith("Look at its original prices.")
+    assert said.endswith("Check original prices.")
     assert "Acme" in str(found["strada"].metadata["octogen/sample"])
 
     events = result.asset_materializations_for_node("discounts")
@@ -140,7 +140,9 @@ def test_a_run_of_several_catalogs_publishes_and_checks_each(project: Project) -
 def test_the_asset_says_what_it_is(example: dict[str, Any], tmp_path: Path) -> None:
     project = Project(example, tmp_path, {})
     (spec,) = project.discounts.specs
-    assert spec.description == "How much of each brand is reduced, and by how much."
+    assert (
+        spec.description == "The number of reduced products and the median discount for each brand."
+    )
     columns: Any = spec.metadata["dagster/column_schema"]
     described = {each.name: each.description for each in columns.columns}
     assert described == {name: text for name, (_, text) in example["COLUMNS"].items()}

@@ -1,4 +1,4 @@
-"""The pipeline runs against a local Octogen, for two days."""
+"""Run the pipeline for two simulated days with the sandbox."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The code location: everything in the folder `defs`."""
+"""The code location, which loads all modules in the folder `defs`."""
 
 from pathlib import Path
 
@@ -7,5 +7,5 @@ import dagster as dg
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """Load the modules."""
+    """Load all modules in the folder `defs`."""
     return dg.load_from_defs_folder(path_within_project=Path(__file__).parent)

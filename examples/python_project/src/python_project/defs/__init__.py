@@ -1,1 +1,1 @@
-"""Definitions, a module for each subject."""
+"""The project's definitions, with one module per topic."""

@@ -1,4 +1,4 @@
-"""Whole catalogs, their history, what changed in them, and checks."""
+"""Catalogs with their history, changes and checks."""
 
 from octogen_dagster import (
     build_catalog_sensor,

@@ -1,4 +1,4 @@
-"""The products that became cheaper."""
+"""Products whose price dropped."""
 
 import dagster as dg
 import polars as pl
@@ -13,7 +13,7 @@ from octogen_dagster import catalog_partitions, follow_upstream
     kinds={"polars"},
 )
 def price_drops(changes: pl.LazyFrame) -> pl.LazyFrame:
-    """Products whose price fell, in the same currency, since the snapshot before."""
+    """Products whose price dropped since the previous snapshot, in the same currency."""
     old, new = pl.col("old_current_price"), pl.col("new_current_price")
     return (
         changes.filter(new < old, pl.col("old_currency").eq_missing(pl.col("new_currency")))

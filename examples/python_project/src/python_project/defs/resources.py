@@ -1,4 +1,4 @@
-"""The connection to Octogen, and the place of the snapshots."""
+"""The connection to Octogen and the storage for snapshots."""
 
 import os
 
@@ -15,7 +15,7 @@ SOURCE = ShopCatalogs(hosts=os.environ.get("OCTOGEN_SHOP_HOSTS", "acme.com").spl
 
 @dg.definitions
 def resources() -> dg.Definitions:
-    """The resources of all assets."""
+    """Return the resources for all assets."""
     return dg.Definitions(
         resources={
             "octogen": OctogenResource(catalog_source=SOURCE, budget_usd=50),

@@ -1,4 +1,4 @@
-"""A search, read every morning."""
+"""A search that runs every morning."""
 
 from octogen_dagster import (
     Facet,
