@@ -256,7 +256,7 @@ class CatalogService(Service):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.concurrency < 1:
-            raise ValueError(f"concurrency must be at least 1; got {self.concurrency}.")
+            raise ValueError(f"`concurrency` must be at least 1; got {self.concurrency}.")
         require_percent("max_extra_pages_percent", self.max_extra_pages_percent)
 
     def for_run(self, warn: Callable[[str], None], *, reads_several: bool) -> Self:
@@ -295,7 +295,7 @@ def fetch_catalogs(client: BlockingClient, source: CatalogSource) -> CatalogList
         [
             *listed.warnings,
             *(
-                f"Catalog {key!r} is listed more than once, but it is read only once."
+                f"Catalog {key!r} is listed more than once. It is read only once."
                 for key in repeated
             ),
         ],
@@ -383,13 +383,15 @@ def _size(state: CatalogState, service: Service) -> str:
 
 def _texts(name: str, values: Iterable[str]) -> list[str]:
     if isinstance(values, str):
-        raise ValueError(f"{name} must be a list, not the string {values!r}. Pass [{values!r}].")
+        raise ValueError(f"`{name}` must be a list, not the string {values!r}. Pass [{values!r}].")
     texts = list(values or ())
     if not texts:
-        raise ValueError(f"{name} is empty. Pass at least one value.")
+        raise ValueError(f"`{name}` is empty. Pass at least one value.")
     for text in texts:
         if not isinstance(text, str):
-            raise ValueError(f"{name} contains {text!r}, which is not a string. Put it in quotes.")
+            raise ValueError(
+                f"`{name}` contains {text!r}, which is not a string. Put it in quotes."
+            )
     return texts
 
 
@@ -414,7 +416,7 @@ def _checked_host(text: str) -> str:
     host = (host or "").rstrip(".").removeprefix("www.")
     if not host or any(character.isspace() or character == "%" for character in host):
         raise ValueError(
-            f"hosts contains {text!r}, which is not a host. Pass a host such as 'shop.example'."
+            f"`hosts` contains {text!r}, which is not a host. Pass a host such as 'shop.example'."
         )
     return host
 

@@ -255,7 +255,7 @@ class OctogenClient:
     async def iter_pages(
         self, **search: Unpack[SearchArguments]
     ) -> AsyncIterator[MerchantProductListPage]:
-        """Read all pages of a search, without the products that earlier pages already contained.
+        """Read all pages of a search. Products from earlier pages are left out.
 
         If a later page repeats page 1's products, page 1 is requested again at the end and compared
         with the first response.
@@ -272,7 +272,7 @@ class OctogenClient:
         arguments: SearchArguments = {"limit": MAX_PAGE_SIZE, **search}
         request = SearchRequest.of(**arguments)
         if request.cursor is not None:
-            raise ValueError("cursor cannot be set, because all pages are read. Remove it.")
+            raise ValueError("`cursor` cannot be set, because all pages are read. Remove it.")
         tracker = PageTracker(search_subject(request))
         seen: set[str] = set()
         following: str | None = None

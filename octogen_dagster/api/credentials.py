@@ -141,7 +141,7 @@ def warn_of_written_key(api_key: str) -> None:
 @functools.cache  # once in a process
 def _warn_of_written_key() -> None:
     warnings.warn(
-        "An Octogen API key is hard-coded, and Dagster shows it in its UI. Put it into an "
+        "An Octogen API key is hard-coded, so Dagster shows the key in the UI. Put it into an "
         f'environment variable and pass api_key=dg.EnvVar("{KEY_VARIABLE}"). If others might have '
         "seen the key, ask Octogen for a new one.",
         stacklevel=2,

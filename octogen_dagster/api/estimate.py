@@ -142,7 +142,7 @@ def count_request(filters: SearchFilters, catalogs: Sequence[str] = ()) -> dict[
     """
     if isinstance(catalogs, str):
         raise ValueError(
-            f"catalogs must be a list, not the string {catalogs!r}. Pass [{catalogs!r}]."
+            f"`catalogs` must be a list, not the string {catalogs!r}. Pass [{catalogs!r}]."
         )
     body = {name: value for name, value in filters.as_json().items() if name in _FIELDS}
     if not filters.understand:
@@ -152,11 +152,11 @@ def count_request(filters: SearchFilters, catalogs: Sequence[str] = ()) -> dict[
     keys = body.get("catalogs", [])
     if len(keys) > MAX_CATALOGS:
         raise ValueError(
-            f"catalogs has {len(keys):,} keys, but one request can count at most {MAX_CATALOGS} "
-            "catalogs. Split them into several requests."
+            f"`catalogs` has {len(keys):,} keys, but one request can count at most {MAX_CATALOGS} "
+            "catalogs. Split the keys into several requests."
         )
     if not all(key.strip() for key in keys):
-        raise ValueError("catalogs contains an empty key. Remove it.")
+        raise ValueError("`catalogs` contains an empty key. Remove it.")
     return body | {"facet_names": [_CATEGORY], "value_limit": _MAX_CATEGORIES}
 
 

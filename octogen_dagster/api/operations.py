@@ -113,7 +113,7 @@ def lookup_flow(
     is not charged.
     """
     if not url.strip():
-        raise ValueError("url is empty. Pass the product's URL.")
+        raise ValueError("`url` is empty. Pass the product's URL.")
     subject = f"The product at {printable(url)}"
     flow = _lookup(service, url, subject, paced=paced)
     response = yield from _once_learned(service, "lookup", flow) if paced else flow
@@ -194,7 +194,7 @@ def domain_flow(
     remembered for this process.
     """
     if not host.strip():
-        raise ValueError("host is empty. Pass a host such as 'shop.example'.")
+        raise ValueError("`host` is empty. Pass a host such as 'shop.example'.")
     subject = f"Shop {host!r}"
     known = shop_path(service.base_url)
     for path in sorted(_SHOP_PATHS, key=lambda path: path != known):

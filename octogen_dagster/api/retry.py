@@ -46,7 +46,7 @@ class RetryPolicy:
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
-            raise ValueError(f"attempts must be at least 1; got {self.attempts}.")
+            raise ValueError(f"`attempts` must be at least 1; got {self.attempts}.")
         for name in ("deadline", "first_delay", "max_delay", "max_retry_after"):
             if not getattr(self, name) > 0:
                 raise ValueError(

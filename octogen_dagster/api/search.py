@@ -292,14 +292,14 @@ class SearchFilters(BaseModel):
         own = {name.lower() for name in names}
         if both := [name for name in self.omit_generated_facets if name.lower() in own]:
             raise ValueError(
-                f"{', '.join(both)} cannot be in both facets and omit_generated_facets. Remove it "
-                "from omit_generated_facets: a facet that you set already replaces the derived one."
+                f"{', '.join(both)} cannot be in both `facets` and `omit_generated_facets`. Remove "
+                "it from `omit_generated_facets`. `facets` already replaces derived facets."
             )
         if not (self.understand and self.has_keywords):
             for name in _NEED_UNDERSTANDING:
                 if getattr(self, name):
                     raise ValueError(
-                        f"{name} requires q and understand=True. Set both, or remove {name}."
+                        f"`{name}` requires `q` and `understand=True`. Set both or remove `{name}`."
                     )
         return self
 
@@ -307,7 +307,7 @@ class SearchFilters(BaseModel):
 def _check_unique(field: str, names: Iterable[str], advice: str) -> None:
     lower = [name.lower() for name in names]
     if repeated := sorted({name for name in lower if lower.count(name) > 1}):
-        raise ValueError(f"{field} contains {', '.join(repeated)} more than once. {advice}")
+        raise ValueError(f"`{field}` contains {', '.join(repeated)} more than once. {advice}")
 
 
 class SearchRequest(SearchFilters):
@@ -339,7 +339,7 @@ class SearchRequest(SearchFilters):
     @model_validator(mode="after")
     def _check_catalogs(self) -> Self:
         if self.catalog is not None and self.catalogs:
-            raise ValueError("catalog and catalogs cannot both be set. Use only catalogs.")
+            raise ValueError("`catalog` and `catalogs` cannot both be set. Use only `catalogs`.")
         return self
 
     def body(self) -> dict[str, Any]:
@@ -435,7 +435,7 @@ class ProductSearch(SearchFilters):
     def _unique(cls, catalogs: list[str]) -> list[str]:
         if repeated := sorted({key for key in catalogs if catalogs.count(key) > 1}):
             raise ValueError(
-                f"catalogs contains {', '.join(repeated)} more than once. Remove duplicates."
+                f"`catalogs` contains {', '.join(repeated)} more than once. Remove duplicates."
             )
         return catalogs
 
@@ -465,7 +465,7 @@ def checked_search(search: object) -> ProductSearch:
     """Return a search or a mapping of its fields as a `ProductSearch`. None means all products."""
     if isinstance(search, str):
         raise TypeError(
-            f"search must be a ProductSearch, not the string {search!r}. Pass "
+            f"`search` must be a ProductSearch, not the string {search!r}. Pass "
             f"ProductSearch(q={search!r})."
         )
     return ProductSearch.model_validate({} if search is None else search)

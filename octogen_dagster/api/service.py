@@ -91,7 +91,7 @@ class Service:
             raise TypeError("api_key must be an ApiKey, which keeps the key out of messages.")
         object.__setattr__(self, "base_url", checked_base_url(self.base_url, self.api_key.masked))
         if not self.timeout > 0:
-            raise ValueError(f"timeout must be greater than 0 seconds; got {self.timeout}.")
+            raise ValueError(f"`timeout` must be greater than 0 seconds; got {self.timeout}.")
 
     @property
     def generation(self) -> Generation:

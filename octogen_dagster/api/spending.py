@@ -27,8 +27,7 @@ _PAGES_KEPT = (
     "starts over."
 )
 _LOST_RESPONSES = (
-    "Octogen might charge for requests whose response was late or lost. Raise the timeout or check "
-    "the network."
+    "Octogen might charge for requests without a response. Raise the timeout or check the network."
 )
 _NOT_KEPT = "Rerun with a larger budget_usd. The results of earlier lookups are not saved."
 

@@ -284,8 +284,8 @@ def _request(
             raise
         raise error.with_message(
             f"{subject} failed: coverage URL lists are not available at {service.base_url} or for "
-            "this API key (404). They require the current API contract. Ask Octogen to enable "
-            "them for your organization."
+            "this API key (404). URL lists require the current API contract. Ask Octogen to "
+            "enable URL lists for your organization."
         ) from None
     return parsed(model, response, subject)
 
@@ -299,7 +299,7 @@ def _path(url_list_id: str) -> str:
 
 def _page_query(cursor: str | None, limit: int | None) -> str:
     if limit is not None and not 1 <= limit <= MAX_PAGE_SIZE:
-        raise ValueError(f"limit must be between 1 and {MAX_PAGE_SIZE}; got {limit}.")
+        raise ValueError(f"`limit` must be between 1 and {MAX_PAGE_SIZE}; got {limit}.")
     query = {"cursor": cursor, "limit": limit}
     given = {name: value for name, value in query.items() if value is not None}
     return f"?{urlencode(given)}" if given else ""
@@ -308,10 +308,10 @@ def _page_query(cursor: str | None, limit: int | None) -> str:
 def _urls_body(urls: Sequence[str]) -> dict[str, Any]:
     """Return a request body with the URLs. Only the service checks whether a URL is valid."""
     if isinstance(urls, str):
-        raise ValueError("urls must be a list, not a string. Put the URL in a list.")
+        raise ValueError("`urls` must be a list, not a string. Put the URL in a list.")
     if not 1 <= len(urls) <= MAX_URLS_PER_REQUEST:
         raise ValueError(
-            f"urls must contain 1 to {MAX_URLS_PER_REQUEST:,} URLs; got {len(urls):,}. Split a "
+            f"`urls` must contain 1 to {MAX_URLS_PER_REQUEST:,} URLs; got {len(urls):,}. Split a "
             "longer list into several requests."
         )
     for place, url in enumerate(urls):

@@ -95,10 +95,10 @@ async def test_keywords_are_sent_only_to_be_understood() -> None:
 @pytest.mark.parametrize(
     ("catalogs", "message"),
     [
-        ([f"shop {number}" for number in range(501)], "catalogs has 501 keys"),
-        (["acme", " "], "catalogs contains an empty key"),
+        ([f"shop {number}" for number in range(501)], "`catalogs` has 501 keys"),
+        (["acme", " "], "`catalogs` contains an empty key"),
         (["\ud800"], "unpaired surrogate"),
-        ("acme", r"catalogs must be a list, not the string 'acme'\. Pass \['acme'\]"),
+        ("acme", r"`catalogs` must be a list, not the string 'acme'\. Pass \['acme'\]"),
     ],
 )
 async def test_catalogs_that_no_request_can_name_are_refused_before_it(

@@ -43,7 +43,7 @@ def test_what_leaves_out_products_is_a_filter(fields: dict[str, Any]) -> None:
 
 
 def test_a_request_names_one_catalog_or_several() -> None:
-    with pytest.raises(ValueError, match="catalog and catalogs cannot both be set"):
+    with pytest.raises(ValueError, match="`catalog` and `catalogs` cannot both be set"):
         SearchRequest(catalog="a", catalogs=["b"])
     with pytest.raises(ValueError, match="catalogs"):
         SearchRequest(catalogs=[f"key {number}" for number in range(501)])

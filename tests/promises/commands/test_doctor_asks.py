@@ -751,7 +751,7 @@ DAMAGED = {
         (["--max-usd", "0"], "--max-usd must be greater than 0 dollars; got 0.0"),
         (["--max-usd", "inf"], "--max-usd must be greater than 0 dollars; got inf"),
         (["--max-usd", "nan"], "--max-usd must be greater than 0 dollars; got nan"),
-        (["--host", " / "], "hosts contains '/', which is not a host"),
+        (["--host", " / "], "`hosts` contains '/', which is not a host"),
         (
             ["--compare", "nowhere.json"],
             "nowhere.json is not a readable report (File",

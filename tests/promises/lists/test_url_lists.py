@@ -95,7 +95,10 @@ async def error_of(
             "name must have 1 to 80.* got 0 char",
         ),
         (lambda client: client.create_coverage_url_list("x" * 81), "name must have .* got 81"),
-        (lambda client: client.list_coverage_url_lists(limit=0), "limit must be between 1 and 100"),
+        (
+            lambda client: client.list_coverage_url_lists(limit=0),
+            "`limit` must be between 1 and 100",
+        ),
         (lambda client: client.list_coverage_url_list_urls(ID, limit=101), "100; got 101"),
         *(
             (functools.partial(CALLS[name], list_id=list_id), "id")
@@ -209,7 +212,7 @@ SUBJECTS = {
         (
             refused(404, "Not Found"),
             OctogenNotFoundError,
-            "or for this API key (404). They require the current API contract. Ask Octogen to",
+            "or for this API key (404). URL lists require the current API contract. Ask Octogen",
         ),
         (refused(404, "url_list_not_found"), OctogenUrlListNotFoundError, "404 url_list_not_found"),
     ],

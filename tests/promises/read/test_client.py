@@ -153,7 +153,7 @@ class TestLookup:
         self, sandbox: Sandbox, url: str
     ) -> None:
         async with open_client(sandbox) as client:
-            with pytest.raises(ValueError, match="url is empty"):
+            with pytest.raises(ValueError, match="`url` is empty"):
                 await client.lookup_product(url)
         assert sandbox.requests == []
 
@@ -171,9 +171,9 @@ class TestSearch:
     async def test_all_pages_take_no_cursor(self, sandbox: Sandbox) -> None:
         arguments: dict[str, Any] = {"cursor": "c"}
         async with open_client(sandbox) as client:
-            with pytest.raises(ValueError, match="cursor cannot be set"):
+            with pytest.raises(ValueError, match="`cursor` cannot be set"):
                 _ = [page async for page in client.iter_pages(**arguments)]
-            with pytest.raises(ValueError, match="cursor cannot be set"):
+            with pytest.raises(ValueError, match="`cursor` cannot be set"):
                 _ = [item async for item in client.iter_products(**arguments)]
         assert sandbox.requests == []
 

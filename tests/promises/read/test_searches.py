@@ -141,7 +141,7 @@ def test_what_is_not_set_is_not_sent_and_zero_is(
         ({"price_min": 2, "price_max": 1}, "price_min 2.0 is greater than price_max 1.0"),
         ({"facets": [{"name": "fit", "values": ["slim", " "]}]}, "facets.0.values.1"),
         ({"facets": [{"name": "gender", "values": ["mens"]}]}, "gender has no value 'mens'"),
-        ({"catalogs": ["b", "a", "b", "a", "c"]}, "catalogs contains a, b more than once"),
+        ({"catalogs": ["b", "a", "b", "a", "c"]}, "`catalogs` contains a, b more than once"),
         ({"page_size": 101}, "page_size"),
     ],
     ids=str,
