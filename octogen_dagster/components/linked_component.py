@@ -271,7 +271,7 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
 
     @property
     def _bigquery(self) -> str:
-        """The resource key for queries. The prefix avoids a conflict with another `bigquery`."""
+        """The resource key for queries. The prefix avoids a clash with a resource `bigquery`."""
         return f"{self.name}_bigquery"
 
     def _spec(self, kind: Kind, settings: AssetSettings, name: str = "") -> dg.AssetSpec:

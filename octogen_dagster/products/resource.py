@@ -156,11 +156,11 @@ class OctogenResource(NamedSettings, dg.ConfigurableResource[Any], _Operations):
         gt=0,
         allow_inf_nan=False,
         description="Spending limit for a run, in US dollars. Defaults to no limit. A run fails "
-        "before a request that would exceed the limit, and a run with a higher limit resumes from "
-        "the saved pages. Requests whose response was lost count, because they might be charged. "
-        "Snapshot steps in separate processes share the limit through the run tags "
-        "octogen/spent_usd.<step> and octogen/possibly_charged_usd.<step>. Re-executions inherit "
-        "these tags. Other requests count only in the process that sends them.",
+        "before a request that would exceed the limit. A later run with a higher limit resumes "
+        "from the saved pages. Requests without a response also count, because Octogen might "
+        "charge for such requests. Snapshot steps in separate processes share the limit through "
+        "the run tags octogen/spent_usd.<step> and octogen/possibly_charged_usd.<step>. "
+        "Re-executions inherit these tags. For all other requests, each process has its own limit.",
     )
     max_extra_pages_percent: float = Field(
         default=MAX_EXTRA_PAGES_PERCENT,

@@ -227,7 +227,7 @@ def cast_columns(
     there: Mapping[str, ColumnType | pl.DataType | None],
     table: str,
 ) -> list[SourceColumn]:
-    """Return the columns, and give each existing table column the type that the table uses."""
+    """Return the columns. If the table already has a column, the column gets the table's type."""
     cast = []
     for each in sources:
         column, found = each.column, there.get(each.column.name, each.column.type)
