@@ -27,8 +27,8 @@ _QUESTIONS = {
     "reads": (
         "What does a read cost?",
         "CPU time for 100,000 products. The script (urllib3, pyarrow's JSON reader) checks and "
-        "saves nothing. dlt gets the script's Arrow tables, start-up taken off both sides. Small "
-        "pages have no images.",
+        "saves nothing. dlt receives the script's Arrow tables. Start-up time is subtracted for "
+        "both. Small pages have no images.",
     ),
     "plain": (
         "How fast is it beside documented tools?",
@@ -46,29 +46,30 @@ _QUESTIONS = {
     "memory": ("How much memory does it take?", "Peak resident memory, imports included."),
     "catalogs": (
         "Do concurrent catalogs help?",
-        "Catalogs of 25 pages; eight of them from a server that waits 40 ms a page, where 0.125 "
-        "would be perfect.",
+        "Each catalog has 25 pages. For eight catalogs, the server waits 40 ms per page, and the "
+        "ideal ratio is 0.125.",
     ),
     "walks": (
         "Can one large catalog be read faster?",
-        "50,000 products by brand, from a server that waits 40 ms a page; 0.125 would be perfect.",
+        "50,000 products are read by brand from a server that waits 40 ms per page. The ideal "
+        "ratio is 0.125.",
     ),
     "changes": ("What do changes cost?", "A query of the history of 1,000,000 products."),
     "checks": ("What do checks cost?", "`build_snapshot_checks` on 1,000,000 products."),
     "history": (
         "What does a history cost?",
-        "1 % of the products change each day. dlt merges the same days by `scd2`.",
+        "1 % of the products change each day. dlt merges the same days with `scd2`.",
     ),
     "own_prices": (
         "What do price-list alerts cost?",
-        "CPU time of the events beside the history that they read; 1 % of the pages change.",
+        "CPU time of the events and of the history update. 1 % of the product pages change.",
     ),
     "tables": (
         "What does a warehouse table cost?",
-        "CPU time of the client, into an empty database.",
+        "CPU time of the client for a load into an empty database.",
     ),
-    "details": ("How fast are lookups?", "From a server that waits 20 ms before each response."),
-    "url_lists": ("What does a URL list cost?", "The asset also stores the outcome of each URL."),
+    "details": ("How fast are lookups?", "The server waits 20 ms before each response."),
+    "url_lists": ("What does a URL list cost?", "The asset also stores the result for each URL."),
     "imports": (
         "What does the import cost?",
         "Wall time of a fresh interpreter with cached files.",
@@ -84,7 +85,7 @@ _QUESTIONS = {
     ),
     "many": (
         "Does it work for many small catalogs?",
-        "Catalogs of 1,000 products; times are from a server that waits 60 ms a page.",
+        "Each catalog has 1,000 products. For wall times, the server waits 60 ms per page.",
     ),
 }
 
