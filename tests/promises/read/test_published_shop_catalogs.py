@@ -142,6 +142,6 @@ def test_an_estimate_lists_the_catalogs_of_a_host_apart(
     rows = [line.split()[:3] for line in table]
     for row in (["lagence", "150", "2"], ["myshopify", "1,234", "13"], ["plain", "2", "1"]):
         assert row in rows
-    assert advice.startswith("lagence.example has 2 catalogs, ")
+    assert advice.startswith("lagence.example has 2 catalogs")
     assert advice.endswith("ShopCatalogs(hosts=['lagence.example'], catalogs=['lagence']).")
     assert service.searches == []
