@@ -31,7 +31,8 @@ QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 _LOWERED = {3: ("price", 0.55), 5: ("map_price", 0.95)}
 """The days on which a competitor undercuts the price list.
 
-Each value is a price-list column and a factor. The competitor's new price is the product of both.
+Each value is a price-list column and a factor. The competitor's new price is the column's
+value times the factor.
 """
 
 

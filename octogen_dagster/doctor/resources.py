@@ -23,7 +23,7 @@ from octogen_dagster.sharing.names import checked_project
 from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
 
 Resources = dict[str, dict[str, Any]]
-"""A dictionary for each `diagnose` argument, which maps resource keys to resources."""
+"""For each `diagnose` argument, a dictionary that maps resource keys to resources."""
 
 
 @dg.definitions
