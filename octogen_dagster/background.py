@@ -62,7 +62,7 @@ class StoppedError(Exception):
 
 @dataclass(frozen=True)
 class Deadline:
-    """A time limit for work. If `stop` is set, the work ends earlier."""
+    """A time limit for work. Setting `stop` ends the work early."""
 
     seconds: float
     ends_at: float

@@ -375,7 +375,7 @@ class OctogenUrlListNameConflictError(OctogenUrlListError):
 
 
 class OctogenUrlListCapacityError(OctogenUrlListError):
-    """409 `list_url_capacity_exceeded`: the URLs do not fit into the list. No URL was added.
+    """409 `list_url_capacity_exceeded`: the list is full. No URL was added.
 
     Attributes:
         urls_left: Number of URLs that still fit into the list, or None if it is unknown.

@@ -72,7 +72,7 @@ def usd(amount: Decimal | float) -> str:
 
 
 def spent_text(spent_usd: Decimal | float, possibly_charged_usd: Decimal | float) -> str:
-    """Format the dollars charged, and any dollars that might be charged in addition."""
+    """Format the cost in dollars, and the additional cost that might be charged."""
     possibly = f" and possibly {usd(possibly_charged_usd)} more" if possibly_charged_usd else ""
     return f"{usd(spent_usd)}{possibly}"
 

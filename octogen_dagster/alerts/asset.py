@@ -40,9 +40,9 @@ def build_price_alerts_asset(
     events that a run adds and removes. If a product's currency changes, price rules report a
     `currency_changed` event instead of a price change.
 
-    A new or changed rule also finds events from the last `days` days. Changing a rule keeps its
-    older events; removing a rule removes all its events. The metadata includes the number of events
-    that each rule found in the latest snapshot, such as `octogen/price_dropped`.
+    A new or changed rule also finds events from the last `days` days. If you change a rule, the
+    table keeps its older events; removing a rule removes all its events. The metadata includes the
+    number of events that each rule found in the latest snapshot, such as `octogen/price_dropped`.
     `octogen/largest_alerts` lists the largest changes with links. `build_snapshot_checks` adds a
     check for each rule.
 

@@ -93,7 +93,7 @@ class RequestStatistics:
 Flow: TypeAlias = Generator[Send | Wait, Response | TransportError | None, T]
 
 LONG_WAIT = 5.0
-"""Minimum seconds before a wait is logged. For the rate limit, the total wait counts."""
+"""A wait is logged if it takes at least this many seconds. Rate-limit waits are added up."""
 _RETRIED = (OctogenConnectionError, OctogenRateLimitError, OctogenServerError)
 
 

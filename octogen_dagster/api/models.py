@@ -417,7 +417,7 @@ class PriceDistribution(ResponseModel):
 
 
 class DomainCatalogCoverage(ResponseModel):
-    """A catalog for a shop's host. `computed_at` is the text that the service sent."""
+    """A catalog for a shop's host. `computed_at` is kept as the service sent it."""
 
     catalog: str = Field(min_length=1)
     catalog_display_name: str | None = None

@@ -1,4 +1,4 @@
-"""Request flows for searches, lookups, catalogs, shops and product counts. No I/O."""
+"""Flows that request searches, lookups, catalogs, shops and product counts, without I/O."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ class RateLimiter:
         require_percent("reserved_percent", reserved_percent)
         if reserved_percent == 100:
             raise ValueError(
-                "reserved_percent must be less than 100. With 100, no request could be sent."
+                "reserved_percent must be less than 100. Otherwise, no request could be sent."
             )
         self.reserved_percent = reserved_percent
         self._clock = clock

@@ -124,7 +124,7 @@ Text = Annotated[
 
 
 class Facet(BaseModel):
-    """A filter for products whose facet `name` has any of `values`, ignoring case.
+    """Selects products whose facet `name` has one of the given `values`, ignoring case.
 
     `name` can be any product attribute. A name that only resembles a `FacetName` is therefore
     accepted with a warning.

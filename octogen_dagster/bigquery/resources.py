@@ -41,7 +41,7 @@ class AnalyticsHubResource(NamedSettings, dg.ConfigurableResource[Any]):
     gcp_credentials: str | None = Field(
         default=None,
         repr=False,
-        description="A service account key file in base64, as in dagster_gcp. Pass a "
+        description="A base64-encoded service account key file, as in dagster_gcp. Pass a "
         "dagster.EnvVar. Defaults to Application Default Credentials.",
     )
     endpoint: str | None = Field(
@@ -64,7 +64,7 @@ class AnalyticsHubResource(NamedSettings, dg.ConfigurableResource[Any]):
             within: Deadline for all calls together.
 
         Raises:
-            OctogenBigQueryInputError: `gcp_credentials` is not a key file in base64.
+            OctogenBigQueryInputError: `gcp_credentials` is not a base64-encoded key file.
         """
         return AnalyticsHub(
             self.credentials(), endpoint=self.endpoint, deadline=deadline, within=within
@@ -75,7 +75,7 @@ class AnalyticsHubResource(NamedSettings, dg.ConfigurableResource[Any]):
         """Open a BigQuery client for use in a `with` statement.
 
         Raises:
-            OctogenBigQueryInputError: `gcp_credentials` is not a key file in base64.
+            OctogenBigQueryInputError: `gcp_credentials` is not a base64-encoded key file.
         """
         from google.cloud.bigquery import Client
 
@@ -86,7 +86,7 @@ class AnalyticsHubResource(NamedSettings, dg.ConfigurableResource[Any]):
         """Return the credentials in `gcp_credentials`, or None for Application Default Credentials.
 
         Raises:
-            OctogenBigQueryInputError: `gcp_credentials` is not a key file in base64.
+            OctogenBigQueryInputError: `gcp_credentials` is not a base64-encoded key file.
         """
         if self.gcp_credentials is None:
             return None
@@ -98,7 +98,7 @@ class AnalyticsHubResource(NamedSettings, dg.ConfigurableResource[Any]):
             credentials, _ = google.auth.load_credentials_from_dict(info)  # type: ignore[no-untyped-call]
         except (binascii.Error, ValueError, AttributeError, google.auth.exceptions.GoogleAuthError):
             raise OctogenBigQueryInputError(
-                "gcp_credentials is not a Google key file in base64. Set it to the output of "
+                "gcp_credentials is not a base64-encoded Google key file. Set it to the output of "
                 "`base64 -w0 key.json`."
             ) from None
         return credentials  # type: ignore[no-any-return]

@@ -85,8 +85,8 @@ def open_client(bigquery: Any) -> Iterator[Client]:
             raise
         except ValueError:  # from base64 or JSON, with an unhelpful text
             raise OctogenBigQueryInputError(
-                "The BigQuery resource's gcp_credentials is not a Google key file in base64. Set "
-                "it to the output of `base64 -w0 key.json`."
+                "The BigQuery resource's gcp_credentials is not a base64-encoded Google key file. "
+                "Set it to the output of `base64 -w0 key.json`."
             ) from None
         yield stack.enter_context(contextlib.closing(client))
 

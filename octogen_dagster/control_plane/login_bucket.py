@@ -49,12 +49,12 @@ _guards: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
 
 class ReplacedSecretError(OctogenMCPAuthenticationError):
-    """Another process replaced the secret between reading and writing."""
+    """Another process replaced the secret between the read and the write."""
 
 
 @dataclass(unsafe_hash=True)
 class SecretObject:
-    """A one-word secret in a bucket object.
+    """A secret token in a bucket object.
 
     The secret is replaced only if the object's version has not changed. A process that replaces the
     secret holds a lease, which is a second object. A lease is created only if no lease exists. An

@@ -22,7 +22,7 @@ _MAX_WRITE_SECONDS = 3600.0
 
 
 class SecretFile(NamedTuple):
-    """A one-word secret in a file that only its owner can read. The file is replaced atomically.
+    """A secret token in a file that only its owner can read. The file is replaced atomically.
 
     Symbolic links are followed. Error messages refer to the file by its `purpose`. As long as the
     file is empty, the secret is `initial`.

@@ -275,7 +275,7 @@ def history_metrics(
 def figures_at(
     history: pl.LazyFrame, times: Sequence[datetime], tracking: Tracking = PRODUCTS
 ) -> list[Metrics]:
-    """Return the number of valid rows and the median price at each of the times.
+    """Return the number of valid rows and the median price at each given time.
 
     The median price is in the currency that is most common at the last time. The history is read
     only twice.

@@ -69,7 +69,7 @@ class ProductPage(msgspec.Struct, array_like=True, tag=_FORMAT, gc=False):
 
 
 def read_page(response: Response, subject: str, *, is_first: bool = False) -> ProductPage:
-    """Validate a search response. Error messages contain the product and the field."""
+    """Validate a search response. Error messages name the product and the field."""
     page, images_are_text = _checked(PRODUCTS, _parsed_page, response, subject)
     return ProductPage(
         uuids=[item.uuid for item in page.items],

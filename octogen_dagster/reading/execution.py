@@ -159,7 +159,7 @@ class CatalogProducts:
                 self._log(
                     f"Catalog {self._walk.catalog!r}: the read returned only {self._count:,} "
                     f"products, but {expected:,} were expected. The search might not return every "
-                    "product that the service counts. For a reliable number, set "
+                    "product that the service counts. For an exact count, set "
                     "max_extra_pages_percent=0 for one read. The catalog is then read in a single "
                     "pass, and later reads expect the number of products from that pass."
                 )

@@ -191,10 +191,10 @@ def _still_taken(plan: SubscriptionPlan, own: Sequence[Subscription]) -> Octogen
     for each in own:
         if each.dataset_id is None:
             problem = (
-                f"The dataset might belong to the revoked subscription {each.name} to this "
-                "listing, because Analytics Hub does not report that subscription's dataset. If "
-                f"so, delete the subscription, then {_AGAIN} If not, choose another dataset id "
-                "with dataset_id= (--dataset on the command line)."
+                "The dataset might belong to a revoked subscription to this listing, "
+                f"{each.name}. Analytics Hub does not report which dataset it used. If it used "
+                f"this dataset, delete the subscription, then {_AGAIN} If not, choose another "
+                "dataset id with dataset_id= (--dataset on the command line)."
             )
             if each.state != REVOKED:
                 problem = _unknown_state(each)

@@ -348,7 +348,7 @@ class Store:
     def _explained(
         self, key: str, problem: str, *, but: type[Exception] = OctogenSnapshotError
     ) -> Iterator[None]:
-        """Convert errors to OctogenSnapshotError. Errors with the type `but` stay unchanged."""
+        """Convert errors to OctogenSnapshotError. Errors of type `but` stay unchanged."""
         try:
             yield
             return

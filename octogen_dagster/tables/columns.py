@@ -419,7 +419,7 @@ def _shaped(
 def _difference(
     path: str, target: Any, value: pl.Series, back: pl.Series
 ) -> tuple[str, Any, pl.Series]:
-    """Find the first value that the cast has changed.
+    """Find the first value that was changed by the cast.
 
     Return a tuple: the value's path, the table's type at this path, and the value.
     """

@@ -46,13 +46,13 @@ from octogen_dagster.cli.options import CONTEXT_SETTINGS, Command
 def demo(folder: Path, ui: bool, port: int | None, **settings: int) -> None:
     """Simulate thirty days of a pipeline with a local sandbox.
 
-    The demo needs no API key and no network access. Sensors in a Dagster daemon request runs. The
-    runs store the sandbox's catalogs in Parquet files and subscribe to the sandbox's listings.
-    Downstream assets compute changes, brands, details, a history and alerts.
+    The demo needs no API key and no network access. A Dagster daemon runs the sensors, which
+    request runs. The runs store the sandbox's catalogs in Parquet files and subscribe to the
+    sandbox's listings. Downstream assets store changes, brands, details, a history and alerts.
 
     Products appear and disappear every day. On day 3, a competitor undercuts a price in the price
     list. On day 5, a competitor undercuts the floor price. On the last day, a check fails on
-    purpose. An earlier demo in the same folder is replaced.
+    purpose. An existing demo in the same folder is overwritten.
     """
     run_demo = import_from_sandbox_extra("octogen_dagster.demo.run").run_demo
     choose_port = import_from_sandbox_extra("octogen_dagster.demo.processes").ui_port
