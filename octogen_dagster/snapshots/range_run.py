@@ -237,24 +237,24 @@ def each_at_once(
     reading = dict[str, Future[None]]()
     try:
         while waiting or running:
-            # Chosen before the next partition starts, but yielded afterwards: callers can be slow.
+            # Removed before the next partition starts, but yielded afterwards: callers can be slow.
             done = next((each for each in running if each.done()), None)
+            finished = None if done is None else (running.pop(done), done)
             reading = {key: read for key, read in reading.items() if not read.done()}
-            # The number of partitions that are being published or reported is limited as well.
+            # The number of partitions that are being published is limited as well.
             while waiting and len(reading) < at_once and len(running) < 2 * at_once:
                 partition = waiting.popleft()
                 reading[partition] = read = Future[None]()
                 note_read = functools.partial(read.set_result, None)
                 future = submit(functools.partial(work, partition, note_read), "octogen-partition")
                 running[future] = partition
-            if done is None:
+            if finished is None:
                 under_way: list[Future[Any]] = [*running, *reading.values()]
                 wait(under_way, _POLL_SECONDS, FIRST_COMPLETED)
                 continue
-            partition = running.pop(done)
-            yield partition, done
+            yield finished
             # A failed partition keeps its slot until the caller has handled the error.
-            reading.pop(partition, None)
+            reading.pop(finished[0], None)
     finally:
         stop.set()
         for future in running:
