@@ -127,6 +127,7 @@ class Lines(logging.Handler):
             self._service.release()
 
 
+@pytest.mark.long
 @pytest.mark.slow  # a run says it every ten seconds
 def test_the_log_of_a_run_counts_the_pages_that_were_received(
     service: PagedService, tmp_path: Path

@@ -208,7 +208,7 @@ def test_refusals_count_once_as_long_as_the_service_has_requests_from_before(det
     assert service.most >= CONCURRENCY // 2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @REFUSAL
 def test_lookups_are_half_as_many_at_once(tmp_path: Path, detail: Any) -> None:
     service = Crowded(detail)

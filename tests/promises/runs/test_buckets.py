@@ -241,7 +241,7 @@ def test_a_query_requests_only_what_it_needs(bucket: S3Bucket) -> None:
     assert share < 1.1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(120, method="thread")
 @pytest.mark.parametrize("count", [120, pytest.param(300, marks=pytest.mark.long)])
 def test_hundreds_of_partitions_are_one_frame_that_is_not_of_two_states(

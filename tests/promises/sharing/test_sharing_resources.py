@@ -166,7 +166,7 @@ def test_a_refusal_of_bigquery_without_a_list_of_errors_shows_the_reason_in_its_
     golden("errors", message)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_last_of_many_failed_jobs_says_why(
     golden: Golden, server: dict[str, Any], project: Project
 ) -> None:

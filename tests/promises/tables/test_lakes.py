@@ -145,7 +145,7 @@ def test_a_bucket_that_takes_files_and_no_commits_is_found_before_a_load(
     assert not bucket.names()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("kind", LAKES)
 def test_an_error_of_a_bucket_shows_no_secret(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

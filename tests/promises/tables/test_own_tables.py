@@ -290,7 +290,7 @@ for dtype, value in [
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_category_changes_the_data_version_at_any_depth_and_in_any_process(
     tmp_path: Path,
 ) -> None:

@@ -192,7 +192,7 @@ def spent(run: dg.DagsterRun | None) -> Decimal:
     return Decimal(run.tags["octogen/spent_usd.products"])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_run_is_retried_with_what_it_did_not_report(
     service: PagedService, tmp_path: Path
 ) -> None:
