@@ -9,7 +9,7 @@ import polars as pl
 from octogen_dagster.alerts.asset import ALERT_RULES
 from octogen_dagster.alerts.events import ALERTS_SCHEMA
 from octogen_dagster.assets.definition import require_asset
-from octogen_dagster.assets.latest import latest_ids_or_id
+from octogen_dagster.assets.latest import latest_id_by_partition
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
 from octogen_dagster.snapshots.partitions import SnapshotKeys
@@ -79,7 +79,7 @@ def build_alert_sensor(
         seen = int(context.cursor or 0)
         # Read the ids before the files. A later materialization then has a larger id, so the next
         # tick processes it.
-        ids = latest_ids_or_id(
+        ids = latest_id_by_partition(
             context.instance, alerts.key, partitioned=alerts.partitions_def is not None
         )
         updated = [partition for partition, event in ids.items() if event > seen]

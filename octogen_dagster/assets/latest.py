@@ -27,7 +27,7 @@ def latest_ids(
     return ids
 
 
-def latest_ids_or_id(
+def latest_id_by_partition(
     instance: dg.DagsterInstance, asset: dg.AssetKey, *, partitioned: bool
 ) -> dict[str | None, int]:
     """Return the storage ID of each partition's latest materialization.

@@ -8,7 +8,7 @@ import dagster as dg
 import polars as pl
 
 from octogen_dagster.assets.definition import FRESH, Metadata, hours
-from octogen_dagster.assets.latest import latest_ids_or_id
+from octogen_dagster.assets.latest import latest_id_by_partition
 from octogen_dagster.errors import OctogenError
 from octogen_dagster.frames.markdown import markdown_table
 from octogen_dagster.snapshots.partitions import PartitionLayout, keys_by_catalog
@@ -19,7 +19,7 @@ _MAX_STALE_SHOWN = 20
 _EVERY_HOUR = "0 * * * *"
 
 Part: TypeAlias = str | None
-"""A catalog of the asset, or None if the asset has no catalogs."""
+"""A catalog key, or None if the asset has no catalogs."""
 
 
 @runtime_checkable
@@ -164,7 +164,7 @@ def _newest(
     newest: dict[Part, int] = dict.fromkeys(_parts(instance, partitions), 0)
     current = set[Part]()
     is_partitioned = not (partitions.catalogs is None and partitions.times is None)
-    ids = latest_ids_or_id(instance, asset, partitioned=is_partitioned)
+    ids = latest_id_by_partition(instance, asset, partitioned=is_partitioned)
     for partition, storage_id in ids.items():
         part = None if partition is None else partitions.catalog_key(partition)
         if part not in newest:  # the partition was deleted
@@ -213,8 +213,8 @@ def _remarks(found: Freshness) -> Iterator[str]:
     """Yield remarks about awaited and withdrawn catalogs, and about an ignored source."""
     if found.ignores_list:
         yield (
-            "The catalog source lists none of these catalogs, so the check ignores the source. "
-            "Check the catalog source. If the catalogs no longer exist, delete the partitions."
+            "The catalog source lists none of these catalogs, so the source was ignored. Correct "
+            "the source. If the catalogs no longer exist, delete their partitions."
         )
     if found.awaited:
         yield (
