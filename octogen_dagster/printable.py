@@ -97,7 +97,7 @@ class OnceLog:
         self._logged: set[object] = set()
 
     def warn(self, line: str, reason: object = None) -> None:
-        """Log a line, unless `reason` was logged before. `reason` defaults to the line."""
+        """Log a line, unless `reason` has already been logged. `reason` defaults to the line."""
         with self._lock:
             is_new = (reason or line) not in self._logged
             self._logged.add(reason or line)

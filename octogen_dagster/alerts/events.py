@@ -55,10 +55,9 @@ ALERTS_DESCRIPTIONS = {
     "title": "The product's title at the time of the event.",
     "brand_name": "The brand's name in the latest snapshot that contains the product.",
     "at": "The `fetched_at` of the snapshot in which the rule triggered (UTC).",
-    "since": "The time at which the previous price, the previous stock status or the price-list "
-    "row was first recorded (UTC). If the product disappeared, this is the time at which it had "
-    "appeared. If the product reappeared, this is the time at which it had disappeared. Null for a "
-    "new product.",
+    "since": "When the previous price, stock status or price-list row was first recorded (UTC). "
+    "For a product that disappeared, when it appeared. For a product that reappeared, when it "
+    "disappeared. Null for a new product.",
     "before": "The price that `after` is compared with, such as the last known price, your price "
     "or the floor price. Null if no such price is known in `currency`.",
     "after": "The price at the time of the event; null if it is unknown or the product is gone.",
@@ -138,7 +137,7 @@ def first_seen_of(observed: Observed, catalogs: Sequence[str | None]) -> pl.Data
 
 
 def _filled_from_history(columns: Mapping[str, pl.DataType]) -> list[pl.Expr]:
-    """Return expressions that replace a missing brand or category with the history's value."""
+    """Return expressions that fill a missing brand or category from the history."""
     brand = pl.col("brand_name")
     if isinstance(columns.get("brand"), pl.Struct):
         brand = pl.struct(brand.alias("name"))

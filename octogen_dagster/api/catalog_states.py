@@ -22,7 +22,7 @@ _TIMES = TypeAdapter(datetime)
 
 
 class CatalogState(msgspec.Struct, frozen=True, gc=False, rename="camel"):
-    """A catalog in a catalog source's list. Every field except `catalog` can be None (unknown).
+    """A catalog listed by a catalog source. Every field except `catalog` can be None (unknown).
 
     Attributes:
         catalog: The catalog's key.

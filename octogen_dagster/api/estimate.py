@@ -46,7 +46,7 @@ class Estimate:
 
     @property
     def limit_seconds(self) -> float | None:
-        """The minimum duration in seconds at the rate limit. None if the rate limit is unknown.
+        """The shortest time in seconds that the rate limit allows; None if the limit is unknown.
 
         The token bucket holds one minute's requests and is assumed to be full when the read begins.
         """

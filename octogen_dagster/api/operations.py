@@ -1,4 +1,4 @@
-"""Flows that request searches, lookups, catalogs, shops and product counts, without I/O."""
+"""Sans-I/O request flows: searches, lookups, catalogs, shops and product counts."""
 
 from __future__ import annotations
 

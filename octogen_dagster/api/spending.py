@@ -46,7 +46,7 @@ class Prices:
     def __post_init__(self) -> None:
         for name in ("search_page_usd", "lookup_usd"):
             if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be at least 0 dollars; got {getattr(self, name)}.")
+                raise ValueError(f"{name} must be at least 0; got {getattr(self, name)}.")
 
     def of(self, path: str) -> Decimal:
         """Return the price for a request path."""
@@ -83,7 +83,7 @@ class Spending:
         self.budget_usd = budget_usd
         if budget_usd is not None:
             if not 0 < budget_usd < float("inf"):
-                raise ValueError(f"budget_usd must be greater than 0 dollars; got {budget_usd}.")
+                raise ValueError(f"budget_usd must be greater than 0; got {budget_usd}.")
             if not (self.prices.search_page_usd or self.prices.lookup_usd):
                 raise ValueError(
                     "budget_usd has no effect while search_page_usd and lookup_usd are 0. Set them "

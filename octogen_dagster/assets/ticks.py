@@ -83,7 +83,7 @@ class Wanted(NamedTuple):
     key: str
     version: str = ""
     since: float = 0.0
-    """The version's time in seconds since 1970, or 0 if it is unknown."""
+    """The version's time as a Unix timestamp, or 0 if it is unknown."""
     retried: bool = True
     """If false, a version is requested only once in two days. Earlier retries would rarely help."""
 
@@ -119,7 +119,7 @@ class KeyOrder:
         self._position = {key: number for number, key in enumerate(self.keys)}
 
     def between(self, first: str, last: str) -> Sequence[str]:
-        """Return the keys from `first` to `last`, or only these two if one of them was deleted."""
+        """Return the keys from `first` to `last`, or only both ends if one was deleted."""
         if first == last:
             return [first]
         if first in self._position and last in self._position:
@@ -128,7 +128,7 @@ class KeyOrder:
 
 
 class RequestedRun(NamedTuple):
-    """A run that a sensor requested. Only a run for a single key has a `request` tag."""
+    """A run requested by a sensor. Only a run for a single key has a `request` tag."""
 
     requested_at: float
     keys: Sequence[str]

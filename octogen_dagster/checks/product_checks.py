@@ -202,7 +202,7 @@ PRODUCT_CHECKS: Mapping[str, ProductCheck] = {
     ),
     NULLS: ProductCheck(
         Check(
-            "Every column is within its null limit, and no column has lost all values.",
+            "Every column is within its null limit, and no column has lost all its values.",
             "Ask Octogen whether the values still exist. To change the limits, set "
             "max_null_percent.",
         ),

@@ -66,7 +66,7 @@ class CatalogSourceSettings(YamlModel):
     keys: list[str] | None = None
     """Catalog keys."""
     catalogs: list[str] | None = None
-    """Catalog keys, to read only some of the catalogs for `hosts`. Defaults to all catalogs."""
+    """Keys of the catalogs to read for `hosts`. Defaults to all of their catalogs."""
 
     def source(self) -> CatalogSource:
         """Return the catalog source."""
@@ -79,7 +79,7 @@ class CatalogSourceSettings(YamlModel):
             return ShopCatalogs(hosts=self.hosts, catalogs=self.catalogs)
         if self.catalogs is not None:
             raise ValueError(
-                "catalog_source has catalogs but no hosts. Add hosts, or rename catalogs to keys."
+                "`catalogs` requires `hosts`. Add `hosts`, or rename `catalogs` to `keys`."
             )
         return GrantedCatalogs() if self.keys is None else NamedCatalogs(keys=self.keys)
 

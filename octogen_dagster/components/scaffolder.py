@@ -40,7 +40,7 @@ def _check_text(value: list[str] | str | None) -> list[str] | str | None:
 
 
 class ScaffoldParams(BaseModel):
-    """Parameters for a first YAML file."""
+    """Parameters for scaffolding a search deployment."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -105,7 +105,7 @@ class OctogenScaffolder(dg.Scaffolder[ScaffoldParams]):
 
 
 class LinkedScaffoldParams(BaseModel):
-    """Parameters for a first YAML file for linked datasets."""
+    """Parameters for scaffolding a linked-datasets deployment."""
 
     model_config = ConfigDict(extra="forbid")
 

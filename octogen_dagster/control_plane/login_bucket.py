@@ -257,7 +257,7 @@ def _opened(folder: str) -> Bucket:
 
 
 class _Lease(msgspec.Struct):
-    """A lease on an object. The lease expires at `until`, in seconds since 1970."""
+    """A lease on an object. The lease expires at `until`, a Unix timestamp."""
 
     holder: str = ""
     until: float = 0.0

@@ -117,7 +117,7 @@ class SecretFile(NamedTuple):
         )
 
     def write(self, secret: SecretStr) -> None:
-        """Replace the secret so that it survives a power failure."""
+        """Write the new secret durably, so that a power failure cannot lose it."""
         target = self.path.resolve()
         try:
             remove_abandoned(target, _MAX_WRITE_SECONDS)

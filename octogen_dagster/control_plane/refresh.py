@@ -49,10 +49,7 @@ The last retry takes up to 90 seconds.
 """
 
 _LOCK_GRACE_SECONDS = 0.2
-"""Additional time to wait for a lock, in seconds.
-
-The lock can then raise a more specific timeout error.
-"""
+"""Extra seconds to wait for a lock, so that the lock itself reports the timeout first."""
 
 _RENEWED_BEFORE_SECONDS = 30.0
 _MAX_LIFE_SECONDS = 1e9

@@ -102,7 +102,7 @@ class TokenCommand:
             self._words = shlex.split(command)
         except ValueError as error:
             raise ValueError(
-                f"The token command cannot be parsed: {error}. Correct its quotes."
+                f"The token command cannot be parsed: {error}. Fix the quoting."
             ) from None
         self._timeout = timeout
 

@@ -151,7 +151,7 @@ def _fresh_folder(folder: Path) -> Iterator[None]:
         instance = home / "dagster.yaml"
         if written and not (instance.exists() and instance.read_text() == INSTANCE):
             raise SystemExit(
-                f"{written[0]} exists and was not written by a demo. Choose "
+                f"{written[0]} already exists and was not created by a demo. Choose "
                 "another folder with --dir."
             )
         for each in written:
@@ -198,7 +198,7 @@ class Demo:
     def play(self, day: int, began: float, daemon: DagsterProcess) -> None:
         """Wait until the daemon has materialized the products and all downstream assets.
 
-        Products belong to the day if they were read after `began`, which is in seconds since 1970.
+        Products belong to the day if they were read after `began`, a Unix timestamp.
         """
         earlier = {run.run_id for run in self._instance.get_runs()}
         with self._console.status(f"Day {day}: the sensors request runs"):

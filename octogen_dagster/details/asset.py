@@ -71,8 +71,8 @@ def build_product_details_asset(
             **snapshot_inputs(products=products),
             "description": (
                 f"The full view of each product in {products.key.to_user_string()}: description, "
-                "categories, variants, identifiers, reviews, images and Octogen's additions. Each "
-                "row is a product with its lookup status."
+                "categories, variants, identifiers, reviews, images and data added by Octogen. "
+                "Each row is a product with its lookup status."
             ),
             "required_resource_keys": {resource_key},
         },

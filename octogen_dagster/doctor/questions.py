@@ -187,7 +187,8 @@ def _next_page(service: Service) -> Seen:
     for number, page in enumerate(later, 2):
         if page.next_cursor in cursors:
             return Seen(
-                False, f"page {number} repeats an earlier page's cursor, so a read would loop."
+                False,
+                f"page {number} repeats an earlier page's cursor, so a read would loop forever.",
             )
         repeated = len(before & set(page.uuids))
         if repeated >= max(1, len(page.items)) / 2:

@@ -197,7 +197,7 @@ def _conversions(
 
 
 class Table(NamedTuple):
-    """A table's columns, and the decoder for the responses that contain their values."""
+    """A table's columns, and a decoder that reads their values from responses."""
 
     model: type[BaseModel]  # the response
     schema: pl.Schema

@@ -166,8 +166,8 @@ class OctogenResource(NamedSettings, dg.ConfigurableResource[Any], _Operations):
         default=MAX_EXTRA_PAGES_PERCENT,
         ge=0,
         le=100,
-        description="Maximum number of additional pages for reading a large catalog in parallel "
-        "parts, as a percentage of the catalog's pages. With 0, each catalog is read sequentially.",
+        description="Large catalogs are read in parallel parts, which takes additional pages. This "
+        "is the maximum, as a percentage of the catalog's pages. 0 disables parallel parts.",
     )
     _spending: Spending = PrivateAttr()
 

@@ -406,6 +406,6 @@ def _advice_for_destination(project: str) -> str:
     """Return advice for a rejection that is probably caused by the destination project."""
     advice = missing_in_project("bigquery.datasets.create", "roles/bigquery.user", project)
     return (
-        f"{advice} A VPC Service Controls perimeter might also block the request. If Octogen's "
-        "grant arrived only minutes ago, try again later."
+        f"{advice} A VPC Service Controls perimeter might also block the request. If Octogen "
+        "granted access only minutes ago, try again later."
     )

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 WAITS = (0.5, 1, 2, 4, 8)
 """Seconds to wait before each new attempt if the dataset id is taken.
 
-New subscriptions can appear in the list with a delay.
+A new subscription can take a while to appear in the list.
 """
 _AGAIN = (
     "materialize this partition or repeat the command. The listing sensor does not recreate a "

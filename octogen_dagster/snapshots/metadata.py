@@ -114,8 +114,8 @@ def declared_columns(asset: dg.AssetsDefinition) -> set[str] | None:
     """Return an asset's declared columns, or None if the asset declares no columns."""
     if len(asset.keys) != 1:
         raise ValueError(
-            f"The definition has {len(asset.keys)} assets, but checks belong to one asset. Build "
-            "the checks for each asset separately."
+            f"The definition has {len(asset.keys)} assets, but checks can be built for only one "
+            "asset. Build the checks for each asset separately."
         )
     schema = asset.metadata_by_key.get(asset.key, {}).get(COLUMN_SCHEMA)
     if isinstance(schema, dg.TableSchemaMetadataValue):

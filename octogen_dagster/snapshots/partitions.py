@@ -133,7 +133,7 @@ class PartitionLayout:
         return self.key(self.catalog_key(partition_key), just_before)
 
     def times_before(self, partition_key: str) -> Iterator[str]:
-        """Yield the same catalog's 31 previous time partitions, latest first."""
+        """Yield the catalog's previous 31 time partitions, latest first."""
         before = self.before(partition_key)
         for _ in range(MAX_TIMES_BACK):
             if before is None:

@@ -46,7 +46,7 @@ _CLIENT_OPTIONS = {
 }
 """HTTP client options, which must be passed to obstore separately from the storage options.
 
-Polars accepts HTTP client options among the storage options, but obstore would panic.
+Polars accepts HTTP client options as storage options, but obstore panics on them.
 """
 _OWN_CREDENTIALS = {
     *("access_key_id", "skip_signature", "web_identity_token_file", "bearer_token"),

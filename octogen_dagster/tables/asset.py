@@ -310,7 +310,7 @@ def _check_columns(snapshots: dg.AssetsDefinition, columns: Sequence[str] | None
     for name in columns:
         if known is not None and name not in known:
             raise ValueError(
-                f"columns contains {name!r}, which is not a column in "
+                f"`columns` contains {name!r}, which is not a column in "
                 f"{snapshots.key.to_user_string()}.{did_you_mean(name, known)} Its columns are "
                 f"{', '.join(known)}."
             )

@@ -79,7 +79,7 @@ def source_columns(
     for name in only or ():
         if name not in schema:
             raise OctogenTableError(
-                f"columns contains {name!r}, which is not a column in the snapshot."
+                f"`columns` contains {name!r}, which is not a column in the snapshot."
                 f"{did_you_mean(name, schema)} Its columns are {', '.join(schema)}."
             )
     made: list[SourceColumn] = []

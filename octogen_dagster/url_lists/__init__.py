@@ -1,1 +1,1 @@
-"""Dagster assets for coverage URL lists: synchronize a list and match its daily export."""
+"""Dagster assets that synchronize coverage URL lists and match the URLs with products."""

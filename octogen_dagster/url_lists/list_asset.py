@@ -277,7 +277,7 @@ class _Table:
         return cls(frame, [url for url in urls if _rejection(url) is None])
 
     def with_answers(self, sync: UrlListSync) -> pl.DataFrame:
-        """Return the table with the columns in `ADDED_COLUMNS`."""
+        """Add the columns in `ADDED_COLUMNS` to the table."""
 
         def any_rejection(url: str | None) -> Rejection | None:
             if (before := _rejection(url)) or url is None:

@@ -184,7 +184,7 @@ def _url_forms(url: str) -> list[pl.Expr]:
 
 
 def _nearest(products: pl.DataFrame, urls: pl.DataFrame, per: str) -> pl.DataFrame:
-    """Pair products and URLs for the same page.
+    """Match products with URLs that point to the same page.
 
     For each product or URL in the column `per`, keep the pairs that share the most parameters. A
     pair is uncertain if the product's URL and the list's URL both have parameters, but none in
@@ -227,7 +227,7 @@ def _pairs(urls: pl.DataFrame, offers: pl.LazyFrame) -> tuple[pl.DataFrame, Mapp
     near = _nearest(rest, forms, _PRODUCT)
 
     def unpaired(pairs: pl.DataFrame) -> pl.DataFrame:
-        """Return the rows whose URL has no match, not even in another row with the same URL."""
+        """Return the rows whose URL has no match in any row with the same URL."""
         paired = forms.join(pairs, on=_ROW, how="semi").select(echo)
         return forms.join(paired, on=echo, how="anti")
 

@@ -748,9 +748,9 @@ DAMAGED = {
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--max-usd", "0"], "--max-usd must be greater than 0 dollars; got 0.0"),
-        (["--max-usd", "inf"], "--max-usd must be greater than 0 dollars; got inf"),
-        (["--max-usd", "nan"], "--max-usd must be greater than 0 dollars; got nan"),
+        (["--max-usd", "0"], "--max-usd must be greater than 0; got 0.0"),
+        (["--max-usd", "inf"], "--max-usd must be greater than 0; got inf"),
+        (["--max-usd", "nan"], "--max-usd must be greater than 0; got nan"),
         (["--host", " / "], "`hosts` contains '/', which is not a host"),
         (
             ["--compare", "nowhere.json"],

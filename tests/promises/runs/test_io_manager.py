@@ -194,7 +194,7 @@ def test_more_frames_in_a_query_than_polars_has_threads_for_are_an_error(tmp_pat
         ):
             many["7"].collect()
         # At the end: Polars may still execute others of these when one has failed.
-        with pytest.raises(OctogenSnapshotError, match="LazyFrame"):
+        with pytest.raises(OctogenSnapshotError, match=r"pl\.LazyFrame"):
             pl.concat(frames[8:]).select(pl.len()).collect(engine="streaming")
 
     many = dg.AssetSpec("many", partitions_def=dg.StaticPartitionsDefinition(names))
