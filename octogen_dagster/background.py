@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _SIGNAL_POLL_SECONDS = 0.2
+_STOP_SECONDS = 60.0
 _LOGGER = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
@@ -134,12 +135,14 @@ def run_in_thread(
     thread_name: str,
     stop: threading.Event | None = None,
     poll: Callable[[], object] = lambda: None,
+    *,
+    _stop_seconds: float = _STOP_SECONDS,
 ) -> _Result:
     """Run work in a daemon thread, wait for it with `wait_interruptibly`, and return its result.
 
     If the calling thread is interrupted, even while the new thread starts, this function sets
-    `stop` and waits for the started work to end. If `stop` is None, the interrupt is raised
-    immediately.
+    `stop` and waits up to a minute for the started work to end. If `stop` is None, the interrupt is
+    raised immediately.
     """
     future: Future[_Result] = Future()
     try:
@@ -148,7 +151,8 @@ def run_in_thread(
     except BaseException:
         if not future.cancel() and stop is not None:
             stop.set()
-            wait_interruptibly(future)
+            # Bounded, because Polars can deadlock (https://github.com/pola-rs/polars/issues/27969).
+            wait_interruptibly(future, _stop_seconds)
         raise
     return future.result()
 

@@ -68,6 +68,25 @@ def test_an_interrupt_while_the_thread_is_started_is_one_of_the_work(
     assert results == [True]
 
 
+def test_an_interrupt_is_raised_although_the_work_never_stops(
+    interrupting: signal.Signals,
+) -> None:
+    stop, release, main = threading.Event(), threading.Event(), threading.get_ident()
+    ended = threading.Event()
+
+    def hang() -> None:
+        signal.pthread_kill(main, interrupting)
+        release.wait(POLL_SECONDS)
+        ended.set()
+
+    with pytest.raises(Interrupted):
+        run_in_thread(hang, "octogen-test", stop, _stop_seconds=0)
+    was_ended = ended.is_set()
+    release.set()
+    assert stop.is_set()
+    assert not was_ended
+
+
 def test_a_thread_that_cannot_be_started_is_an_error_and_no_wait(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
