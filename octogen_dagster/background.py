@@ -71,7 +71,7 @@ class Deadline:
 
     @classmethod
     def after(cls, seconds: float) -> Deadline:
-        """Return a deadline that is the given number of seconds from now."""
+        """Return a deadline that is `seconds` from now."""
         return cls(seconds, time.monotonic() + seconds)
 
     @property
@@ -80,7 +80,7 @@ class Deadline:
         return 0.0 if self.stop.is_set() else max(0.0, self.ends_at - time.monotonic())
 
     def within(self, seconds: float) -> Deadline:
-        """Return a deadline in `seconds`, or this deadline if it is earlier."""
+        """Return a deadline that is `seconds` from now, or this deadline if it is earlier."""
         ends_at = time.monotonic() + seconds
         return Deadline(seconds, ends_at, self.stop) if ends_at < self.ends_at else self
 

@@ -36,10 +36,10 @@ Frames = Callable[[Query, threading.Event], Iterator[pl.DataFrame]]
 """Yields a query's rows, and stops waiting for further rows when the event is set."""
 
 _raised: deque[Exception] = deque(maxlen=16)
-"""Recent errors raised by sources. Polars 1 raises a `ComputeError` with the same text instead."""
+"""Recent errors from sources. Polars 1 raises a `ComputeError` that quotes the error instead."""
 
 _unfinished: dict[threading.Lock, threading.Event] = {}
-"""The stop event of each unfinished execution, keyed by lock.
+"""The stop event of each unfinished execution, keyed by the execution's lock.
 
 The lock is held while the source's Python code runs. Polars runs a source's generator in a separate
 thread. Once a query such as a filtered `head` has enough rows, Polars leaves the generator running

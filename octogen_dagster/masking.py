@@ -20,12 +20,12 @@ _BUCKET_USER = re.compile(r"\b(?:s3[an]?|gcs|gs|oss)://[^/\s]*@", re.IGNORECASE)
 _FILE_NAMES = ("credentials", "jwt_private_key")
 """Suffixes of setting names whose value can be a file path."""
 _SECRET_BEGINNINGS = ("{", "MII")
-"""Prefixes of secrets that are not file paths: JSON, or a private key without a header."""
+"""Prefixes of secrets, as opposed to file paths: JSON, or a private key without a header."""
 _BETWEEN_WORDS = re.compile(r"[\s=:@/?&;,'\"]+")
 _MAX_SHORT = 5
-"""Maximum length for whole-word masking. A short secret can be part of an ordinary word."""
+"""Secrets up to this length are masked only as whole words, because they can be parts of words."""
 _NAMES = {"dbname", "host", "hostaddr", "motherduck_token", "password", "port", "user"}
-"""Keywords from connection strings, which are not secret."""
+"""Keywords in connection strings. These keywords are not secret, so they are not masked."""
 
 
 def is_secret(name: str, value: Any) -> bool:

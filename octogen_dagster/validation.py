@@ -106,7 +106,7 @@ def checked_day(day: str) -> str:
 
 
 def moment_of(of: datetime | date) -> datetime:
-    """Convert a time or date to UTC. Dates become midnight, and naive times are taken as UTC."""
+    """Convert a time or date to UTC. Treat a date as midnight, and a naive time as UTC."""
     given: object = of
     if not isinstance(given, date):
         raise TypeError(

@@ -139,8 +139,8 @@ def _check_arguments(
     are_for_price_list = {isinstance(rule, PriceListRule) for rule in rules}
     if are_for_price_list != {price_list is not None}:
         raise ValueError(
-            "Price-list rules, such as Undercut and BelowFloor, require `price_list`, and product "
-            "rules cannot be used with it. Build a separate asset for each kind of rule."
+            "Price-list rules, such as Undercut and BelowFloor, require `price_list`. Product "
+            "rules cannot be used with `price_list`. Build a separate asset for each kind of rule."
         )
 
 

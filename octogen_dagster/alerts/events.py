@@ -55,9 +55,9 @@ ALERTS_DESCRIPTIONS = {
     "title": "The product's title at the time of the event.",
     "brand_name": "The brand's name in the latest snapshot that contains the product.",
     "at": "The `fetched_at` of the snapshot in which the rule triggered (UTC).",
-    "since": "When the previous price, stock status or price-list row was first recorded (UTC). "
-    "For a product that disappeared, when it appeared. For a product that reappeared, when it "
-    "disappeared. Null for a new product.",
+    "since": "The time (UTC) when the previous price, stock status or price-list row was first "
+    "recorded. If the product disappeared, this is the time when it appeared. If the product "
+    "reappeared, this is the time when it disappeared. Null for a new product.",
     "before": "The price that `after` is compared with, such as the last known price, your price "
     "or the floor price. Null if no such price is known in `currency`.",
     "after": "The price at the time of the event; null if it is unknown or the product is gone.",
@@ -80,7 +80,7 @@ def events_of(
     rules: Mapping[AlertRule, datetime],
     first_seen: pl.DataFrame,
 ) -> pl.DataFrame:
-    """Return each rule's events since a start time, in the order of the rules.
+    """Return the events since each rule's start time, in the order of the rules.
 
     `rules` maps each rule to its start time. `products` is the current snapshot. A rule's `where`
     can use the columns of the history and of the current snapshot.

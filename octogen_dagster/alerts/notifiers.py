@@ -206,7 +206,7 @@ class EmailNotifier(_Notifier):
 
 
 class _Part(NamedTuple):
-    """A part of a line. A part with a URL is shown as a link."""
+    """A part of a line, shown as a link if it has a URL."""
 
     text: str
     url: str = ""

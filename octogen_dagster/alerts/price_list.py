@@ -62,7 +62,7 @@ def price_list_rows(price_list: pl.LazyFrame, rules: Iterable[PriceListRule]) ->
 def price_list_events(
     history: pl.LazyFrame, price_list: pl.DataFrame, rules: Mapping[PriceListRule, datetime]
 ) -> Iterator[pl.DataFrame]:
-    """Yield each rule's events since a start time.
+    """Yield the events since each rule's start time, in batches of SKUs.
 
     `rules` maps each rule to its start time. `price_list` is a frame from `price_list_rows`.
     """
@@ -127,7 +127,7 @@ def _group(rule: PriceListRule) -> list[str]:
 
 
 def _moments(rows: pl.DataFrame, price_list: pl.DataFrame) -> pl.DataFrame:
-    """Return the times at which a price-list row, or a product at the row's URL, changed."""
+    """Return the times of changes to price-list rows or to products at the rows' URLs."""
     of_pages = price_list.select(_OF_PAGE).unique().join(rows.select(URL, _TIMES), on=URL)
     times = [
         each.select(*_OF_PAGE, pl.col(name).alias(AT))

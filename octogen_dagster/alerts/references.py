@@ -15,7 +15,7 @@ ROW = "octogen_row"
 def with_references(
     moved: pl.DataFrame, rows: pl.DataFrame, against: str, days: int
 ) -> pl.DataFrame:
-    """Add each row's reference price as `before`, and the price's start time as `since`."""
+    """Add each row's reference price (`before`) and the time from which it applies (`since`)."""
     if against == "before":
         return moved.with_columns(before="price_before", since="price_before_since")
     begin = pl.col("at") - timedelta(days=days)

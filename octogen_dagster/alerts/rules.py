@@ -79,7 +79,7 @@ class AlertRule:
     kind: ClassVar[str] = ""
     """The rule's name in YAML, derived from the class name."""
     happened: ClassVar[str]
-    """The words after the number of events in the summary, such as `sold out` in `5 sold out`."""
+    """What the summary says after the number of events, such as `sold out` in `5 sold out`."""
     of_prices: ClassVar[bool] = False
     """True if the rule compares prices. The alerts then also report currency changes."""
     at: ClassVar[str] = "valid_from"
@@ -130,7 +130,7 @@ class AlertRule:
                     f"{subject}: `again_after` must be greater than 0; got {self.again_after}."
                 )
         if self.max_products < 0 or (self.max_percent or 0) < 0:
-            raise ValueError(f"{subject}: `max_products` and `max_percent` must not be negative.")
+            raise ValueError(f"{subject}: `max_products` and `max_percent` must be at least 0.")
         for name in ("percent", "max_percent"):
             if 0 < (getattr(self, name, None) or 0) < 1:
                 warn_of_share(f"{subject}: {name}", getattr(self, name))
@@ -172,7 +172,7 @@ class AlertRule:
 
     @property
     def definition(self) -> dict[str, Any]:
-        """The rule's definition. Runs store the definition to detect changes to the rule.
+        """The rule's definition. Runs store it, so that later runs can detect changes to the rule.
 
         An expression's serialized form can differ between Polars versions, so the digest of `where`
         is stored together with the version.
@@ -270,7 +270,7 @@ class PriceRose(_PriceMove):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PriceBelow(AlertRule):
-    """The price is at or below `price`. New products can trigger the rule, too.
+    """The price is at or below `price`. New products can also trigger the rule.
 
     The rule resets when the product's price rises above `price` again. Prices in other currencies
     are not compared.
@@ -484,7 +484,7 @@ def check_rule_names(rules: Sequence[AlertRule]) -> None:
 
 
 def with_currency_changes(rules: Sequence[AlertRule]) -> list[AlertRule]:
-    """Add a `CurrencyChanged` rule for the products that price rules select."""
+    """Add a `CurrencyChanged` rule for the products selected by rules that compare prices."""
     import polars as pl
 
     of_prices = [rule for rule in rules if rule.of_prices]

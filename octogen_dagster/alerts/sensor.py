@@ -16,7 +16,7 @@ from octogen_dagster.snapshots.partitions import SnapshotKeys
 from octogen_dagster.storage.store import Store, beside
 
 MAX_VANISHED = 100_000
-"""For each file, the maximum number of removed events whose ids are kept."""
+"""The maximum number of removed event ids to keep for each file."""
 _REPORTED = pl.Schema({"file": pl.String(), "alert_id": pl.String()})
 
 
@@ -123,7 +123,7 @@ _NO_ALERTS = _with_file("", pl.LazyFrame(schema=ALERTS_SCHEMA))
 
 
 def _kept(reported: pl.DataFrame, files: Sequence[str], present: pl.DataFrame) -> pl.DataFrame:
-    """Return the ids of all current events, and of the events last removed from each file."""
+    """Return the ids of all current events, and of each file's most recently removed events."""
     is_updated = pl.col("file").is_in(files)
     vanished = reported.filter(is_updated).join(
         present, on="alert_id", how="anti", maintain_order="left"

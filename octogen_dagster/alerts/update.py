@@ -96,7 +96,7 @@ class Update(abc.ABC):
         """Return metrics that count rows, such as `current_products`."""
 
     def _is_new(self, _name: str, _last: datetime, _before: Mapping[str, str]) -> bool:
-        """Return True if the metrics count the events from a history's latest snapshot."""
+        """Return True if the metrics include the events from a history's latest snapshot."""
         return True
 
     @contextlib.contextmanager

@@ -128,7 +128,7 @@ class BlockingClient:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the connection, unless the service keeps idle connections for later requests."""
+        """Close the connection, or keep it for later requests if `service.idle` is set."""
         if self._curl is not None and self._multi is not None:
             if self.service.idle is not None and not self._may_hang:
                 self.service.idle.append((self._curl, self._multi))
@@ -190,7 +190,7 @@ class BlockingClient:
         return [values[place] for place in range(len(flows))]
 
     def check(self) -> None:
-        """Raise `StoppedError` if `stop` is set. Otherwise, call `poll` at most every 0.2 s."""
+        """Raise `StoppedError` if `stop` is set. If not, call `poll` at most once every 0.2 s."""
         if self.stop.is_set():
             raise StoppedError
         if (now := time.monotonic()) - self._polled_at >= _POLL_SECONDS:

@@ -37,7 +37,7 @@ MAX_EXTRA_PAGES_PERCENT = 5.0
 _POLL_SECONDS = 0.2
 _MAX_LISTING_AGE = 10.0
 _CANCELLATION_SECONDS = 1.5
-"""Maximum seconds for a cancelled `fetch` to return."""
+"""Maximum time in seconds until a cancelled `fetch` returns."""
 _MAX_ERRORS_IN_MESSAGE = 5
 _MAX_CATALOGS_IN_MESSAGE = 20
 _warned: set[tuple[CatalogSource, str, tuple[str, ...]]] = set()
@@ -272,7 +272,7 @@ class CatalogService(Service):
         return service.keeping_connections()
 
     def fetch_catalogs(self) -> CatalogList:
-        """List the source's catalogs once each, and warn about hosts with several catalogs."""
+        """List each of the source's catalogs once, and warn about hosts with several catalogs."""
         with BlockingClient(self) as client:
             listed = fetch_catalogs(client, self.catalog_source)
         warnings = [*listed.warnings, *several_of_a_host(self, listed.catalogs)]
@@ -344,7 +344,7 @@ def _run_on_event_loop(source: CatalogSource, client: BlockingClient) -> Catalog
 
 
 def several_by_host(states: Iterable[CatalogState]) -> dict[str, list[CatalogState]]:
-    """Return the catalogs for each host with several catalogs. The smallest catalog comes first."""
+    """Return the catalogs for each host that has several catalogs, smallest catalog first."""
     by_host: dict[str, list[CatalogState]] = {}
     for state in sorted(states, key=lambda state: state.product_count or math.inf):
         by_host.setdefault(state.host or "", []).append(state)
@@ -352,7 +352,7 @@ def several_by_host(states: Iterable[CatalogState]) -> dict[str, list[CatalogSta
 
 
 def several_of_a_host(service: CatalogService, states: Iterable[CatalogState]) -> Iterator[str]:
-    """Yield a warning for each host with several catalogs.
+    """Yield a warning for each host that has several catalogs.
 
     Each warning is yielded once per process. There are no warnings if `catalogs` is set.
     """
@@ -430,7 +430,7 @@ def _temporary_error(errors: Iterable[OctogenError]) -> OctogenError | None:
 
 
 def _combined_error(errors: Sequence[OctogenError]) -> OctogenError:
-    """Combine the hosts' errors into one error, with the type of a temporary error if possible."""
+    """Combine the hosts' errors into one error. A temporary error's type takes precedence."""
     first = _temporary_error(errors) or errors[0]
     if len(errors) == 1:
         return first

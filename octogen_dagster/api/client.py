@@ -255,7 +255,7 @@ class OctogenClient:
     async def iter_pages(
         self, **search: Unpack[SearchArguments]
     ) -> AsyncIterator[MerchantProductListPage]:
-        """Read all pages of a search. Products from earlier pages are left out.
+        """Read all pages of a search. Each page omits the products of earlier pages.
 
         If a later page repeats page 1's products, page 1 is requested again at the end and compared
         with the first response.
@@ -360,7 +360,7 @@ class OctogenClient:
     ) -> CoverageUrlMutationResponse:
         """Add URLs to a coverage URL list. URLs already in the list are accepted.
 
-        All four methods for a list's URLs wait for the rate limiter.
+        The four methods that add, remove, check and list URLs wait for the rate limiter.
 
         Args:
             url_list_id: The list's id.
@@ -433,7 +433,7 @@ class OctogenClient:
 
     @property
     def deadline(self) -> float:
-        """Maximum seconds for a request, including all retries."""
+        """Maximum duration of a request in seconds, including all retries."""
         return self._service.retry.deadline
 
     @property

@@ -106,7 +106,7 @@ class ApiKey:
 
 
 def parsed_word(value: object) -> SecretStr | None:
-    """Strip the value. Return None if the result is not a single printable ASCII word."""
+    """Return the stripped value, or None if it is not a single printable ASCII word."""
     from pydantic import SecretStr
 
     text = value.strip() if isinstance(value, str) else ""
@@ -208,7 +208,7 @@ def checked_host(host: str, setting: str) -> str:
         )
     if host.lower().startswith(_SERVICES):
         raise ValueError(
-            f"{setting} {_shown(host)} begins with a service's prefix. Remove "
+            f"{setting} {_shown(host)} begins with the prefix of a service. Remove "
             f"'{host.partition('.')[0]}.'. The prefixes api., mcp. and auth. are added "
             "automatically."
         )

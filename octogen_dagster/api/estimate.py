@@ -75,7 +75,7 @@ class Estimate:
 def estimate_pages(
     product_counts: Iterable[int], page_size: int, service: Service, *, saved_pages: int = 0
 ) -> Estimate:
-    """Estimate a read of whole catalogs, excluding the pages already saved."""
+    """Estimate a read of whole catalogs, not counting pages that are already saved."""
     counts = list(product_counts)
     pages = sum(max(1, -(-products // page_size)) for products in counts)
     price = service.spending.prices.search_page_usd
@@ -135,7 +135,7 @@ class FacetCounts(ResponseModel):
 
 
 def count_request(filters: SearchFilters, catalogs: Sequence[str] = ()) -> dict[str, Any]:
-    """Return the request body that counts a search's products by top-level category.
+    """Return the body of a request that counts a search's products by top-level category.
 
     Keywords do not affect the counts, but the service can derive filters from keywords. Therefore
     the request includes keywords only if the search also derives filters.

@@ -92,7 +92,7 @@ def parsed_headers(lines: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
 
 
 def is_cut_off(headers: Mapping[str, str], body: bytes) -> bool:
-    """True if a JSON body is truncated, but the HTTP client could not detect the truncation.
+    """True if a JSON body is truncated in a way that the HTTP client could not detect.
 
     If the response has no length, a closed connection looks like the end of the body. HTTP clients
     also miss the truncation of a compressed body, because they do not check for the stream's end.

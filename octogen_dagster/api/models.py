@@ -49,16 +49,16 @@ def _as_int64(value: int) -> int | None:
 @functools.lru_cache(maxsize=100)  # a placeholder such as year 1 might occur in every product
 def _warn_out_of_range(kind: str, value: str, limit: str) -> None:
     _LOGGER.warning(
-        f"The service sent the {kind} {value}, which is outside {limit}. The {kind} is replaced by "
-        "null. Report this to Octogen."
+        f"The service sent the {kind} {value}, which is outside {limit}. The {kind} is replaced "
+        "with null. Report this to Octogen."
     )
 
 
 UtcDatetime = Annotated[datetime, AfterValidator(_as_utc)]
-"""A UTC time. If Python cannot represent a time in UTC, it becomes None with a warning."""
+"""A UTC time. A time that Python cannot represent in UTC becomes None, with a warning."""
 
 Int64 = Annotated[int, AfterValidator(_as_int64)]
-"""A 64-bit integer. If a number does not fit, it becomes None with a warning."""
+"""A 64-bit integer. A number that does not fit becomes None, with a warning."""
 
 
 class MerchantCatalogSummary(ResponseModel):
@@ -346,7 +346,7 @@ class MerchantProductView(MerchantProductListItem):
 
 
 class ProductResolution(ResponseModel):
-    """How the service scraped the product page of a product outside the index."""
+    """How the service scraped the product page if the product is not in the index."""
 
     method: str | None = None
     completeness: str | None = None
@@ -435,7 +435,7 @@ class DomainCoverageResponse(ResponseModel):
 
 
 class MeKey(ResponseModel):
-    """The API key without its secret. `prefix` is safe to show."""
+    """Information about the API key, without the secret. `prefix` is safe to show."""
 
     id: str | None = None
     prefix: str | None = None

@@ -245,7 +245,7 @@ def count_flow(service: Service, filters: SearchFilters, catalogs: Sequence[str]
 
 
 def _spelled(body: Mapping[str, Any], refused: frozenset[str]) -> dict[str, Any]:
-    """Replace `catalog` and omit `understand=False` if the service has rejected these fields."""
+    """Send `catalogs` for a rejected `catalog`, and omit a rejected `understand=False`."""
     spelled = dict(body)
     if "catalog" in refused and "catalog" in spelled:
         spelled["catalogs"] = [spelled.pop("catalog")]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Slot(NamedTuple):
-    """A slot for one concurrent request, with the limit's state when the request got the slot.
+    """A slot for one concurrent request, and the limit's state when the slot was granted.
 
     `is_late` is true if requests from before the last halving were still in flight.
     """
@@ -68,7 +68,7 @@ class InFlight:
         return slot
 
     def give_up(self, slot: Future[Slot]) -> None:
-        """Stop waiting for a slot, or release the slot that the request already has."""
+        """Stop waiting for a slot, or release the slot if the request already has one."""
         if not slot.cancel():
             self.leave(slot.result(), throttled=False, succeeded=False)
 
@@ -107,7 +107,7 @@ class InFlight:
 
 
 class RateLimiter:
-    """Limits the rate of bulk reads, so that part of the rate limit is left for other clients.
+    """A limiter for bulk reads that leaves part of the rate limit for other clients.
 
     While the token bucket is above the reserve, requests are sent immediately. Below the reserve,
     requests are sent at the bucket's refill rate. Clients and threads can share a limiter.
@@ -123,7 +123,7 @@ class RateLimiter:
         require_percent("reserved_percent", reserved_percent)
         if reserved_percent == 100:
             raise ValueError(
-                "reserved_percent must be less than 100. Otherwise, no request could be sent."
+                "reserved_percent must be less than 100. At 100, no request could be sent."
             )
         self.reserved_percent = reserved_percent
         self._clock = clock

@@ -19,12 +19,12 @@ MAX_PRODUCTS = 10_000_000
 MAX_COUNT_RATIO = 3
 """Maximum number of products in a catalog, as a multiple of the expected number."""
 MAX_ROWS_PER_PRODUCT = 100
-"""Maximum number of rows per counted product if no earlier read shows the actual ratio.
+"""Maximum rows per product in the source's count, if no earlier read shows the actual ratio.
 
 The catalog source might count product groups, but a search returns each variant.
 """
 MIN_LIMIT = 10_000
-"""Smallest limit for a catalog's rows. The product count of a growing catalog might be outdated."""
+"""Lower bound for a catalog's row limit, because a growing catalog's count might be outdated."""
 _MIN_SECOND_PAGE = 10  # a shorter page 2 might repeat by chance
 
 INDEXED_AGAIN = (
@@ -132,7 +132,7 @@ class PageTracker:
         self.check_number_of_products()
 
     def deduplicated(self, new: int, repeats: int) -> None:
-        """Record how many new and repeated products a page contains, in page order.
+        """Record a page's numbers of new and repeated products. Call this method in page order.
 
         Further pages can be received before a page is recorded here. Too many consecutive pages
         without a new product raise an error.

@@ -69,7 +69,7 @@ _URL_LIST_ERRORS: Mapping[str, tuple[type[OctogenUrlListError], str]] = {
     ),
     "url_list_deleting": (
         OctogenUrlListError,
-        "The list is being deleted, which cannot be undone. Create a new list.",
+        "The list is being deleted. The deletion cannot be undone. Create a new list.",
     ),
     "url_list_migrating": (
         OctogenUrlListUnavailableError,

@@ -107,8 +107,8 @@ _SYNONYMS: Mapping[str, str] = {
 _MIN_NAME_SIMILARITY = 0.8  # must not match an attribute such as product_line to product_type
 
 CHECKED: Mapping[str, bool] = {"octogen_dagster.checked": True}
-"""Validation context that skips the facet checks, for a search that was validated before. An older
-version's rules might have been different."""
+"""Validation context for a search that was validated before. It skips the facet checks, because an
+older version of the package might have had different rules."""
 
 
 def _not_blank(text: str) -> str:
@@ -361,7 +361,7 @@ class SearchRequest(SearchFilters):
 
 _FIELDS = list(SearchFilters.model_fields)
 CURRENT_FIELDS = (*_FIELDS[_FIELDS.index("understand") :], "catalogs")
-"""Request fields that require the current API contract."""
+"""The names of the search fields that only the current API contract supports."""
 
 
 class SearchArguments(TypedDict, total=False):
@@ -445,7 +445,7 @@ class ProductSearch(SearchFilters):
         return self.max_products is None and not self.has_filters
 
     def request(self, catalog: str | None = None, catalogs: Sequence[str] = ()) -> SearchRequest:
-        """Return the request for page 1, which searches all catalogs if none are given."""
+        """Return the request for page 1. If no catalogs are given, it searches all catalogs."""
         fields: dict[str, Any] = {name: getattr(self, name) for name in SearchFilters.model_fields}
         fields |= {"catalog": catalog, "catalogs": list(catalogs)}
         fields["limit"] = min(self.page_size, self.max_products or self.page_size)

@@ -31,7 +31,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class ServiceLog(OnceLog):
-    """Logs why requests wait. Copied or pickled logs are empty and use this module's logger."""
+    """Logs why requests wait. Copies and pickles start empty and use this module's logger."""
 
     rate_limit_wait = 0.0  # total seconds for all requests
 
@@ -102,7 +102,7 @@ class Service:
         return "current" if "catalog" in self.refused.get("search", ()) else "seed"
 
     def within(self, seconds: float) -> Self:
-        """Return a copy of the service whose requests must all end within the given seconds."""
+        """Return a copy of the service whose requests must all end within `seconds` seconds."""
         return replace(self, ends_at=min(self.ends_at, self.clock() + seconds))
 
     def with_log(self, warn: Callable[[str], None]) -> Self:

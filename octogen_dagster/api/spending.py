@@ -124,7 +124,7 @@ class Spending:
         return self._parent.requests_per_minute if self._parent else self._requests_per_minute
 
     def part(self) -> Spending:
-        """Return a child with separate counts. This instance also counts the child's requests."""
+        """Return a child with separate counts. Its requests are also counted in this instance."""
         return Spending(self.prices, self.budget_usd, parent=self)
 
     def raise_to(self, spent_usd: Decimal, possibly_charged_usd: Decimal) -> None:

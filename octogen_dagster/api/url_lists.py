@@ -35,7 +35,7 @@ MAX_LIST_URLS = 100_000
 """Maximum number of URLs in a list."""
 
 MAX_URL_CHARACTERS = 2_048
-"""Maximum length of a URL. The service rejects a whole request if one URL is longer."""
+"""Maximum length of a URL. The service rejects the whole request if any URL is longer."""
 
 MAX_NAME_CHARACTERS = 80
 """Maximum length of a list's name."""

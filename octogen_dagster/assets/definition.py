@@ -72,7 +72,7 @@ _BUILDERS = {
     "price_list": "build_history_asset",
     "url_list": "build_url_list_asset",
 }
-"""For each argument, the builder that the error message suggests.
+"""The builder that an error message suggests for each argument.
 
 For any other argument, the message suggests `build_products_asset`.
 """

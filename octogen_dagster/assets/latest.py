@@ -43,7 +43,7 @@ def latest_id_by_partition(
 def indexed_again(
     asset: dg.AssetKey, partition: str, data_version: str, version: str
 ) -> dg.AssetObservation:
-    """Return an observation which records that a later catalog version has the same rows.
+    """Return an observation that records that a later catalog version has the same rows.
 
     The observation has a separate partition key, because Dagster would treat an observation of the
     partition itself as a change. A tag on the materialization would be simpler, but Dagster can

@@ -78,7 +78,7 @@ def request_tag(name: str) -> str:
 
 
 class Wanted(NamedTuple):
-    """A key to materialize in a certain version, or in any version if `version` is empty."""
+    """A key to materialize in a given version, or in any version if `version` is empty."""
 
     key: str
     version: str = ""
@@ -106,7 +106,7 @@ class Tries(NamedTuple):
     last_at: float
 
     def are_recent(self, now: float) -> bool:
-        """Return True until the next retry is due. A large clock change also ends the wait."""
+        """Return True until the next retry is due, or until a large clock change ends the wait."""
         wait = min(_FIRST_WAIT * 2.0 ** min(self.runs - 1, 6), _MAX_WAIT)
         return abs(now - self.last_at) < wait
 
@@ -119,7 +119,7 @@ class KeyOrder:
         self._position = {key: number for number, key in enumerate(self.keys)}
 
     def between(self, first: str, last: str) -> Sequence[str]:
-        """Return the keys from `first` to `last`, or only both ends if one was deleted."""
+        """Return the keys from `first` to `last`, or only these two keys if either was deleted."""
         if first == last:
             return [first]
         if first in self._position and last in self._position:
@@ -434,7 +434,7 @@ def _read_requested(
 
 
 def _requested_at(run: dg.RunRecord) -> float:
-    """Return the time of the tick that requested the run, or else the run's creation time."""
+    """Return the time of the requesting tick or, if it is unknown, the run's creation time."""
     tags, at = run.dagster_run.tags, run.create_timestamp
     if REQUEST_TAG in tags and RUN_KEY_TAG in tags:
         at = datetime.fromisoformat(tags[RUN_KEY_TAG].rpartition(" ")[2])
@@ -444,7 +444,7 @@ def _requested_at(run: dg.RunRecord) -> float:
 def named_partitions(
     asset: dg.AssetsDefinition, partitions_def: dg.PartitionsDefinition[Any] | None, what: str
 ) -> dg.DynamicPartitionsDefinition:
-    """Return the dynamic partitions to which a sensor adds keys, or raise a ValueError."""
+    """Return the asset's dynamic partitions. If a sensor cannot add keys, raise a ValueError."""
     if isinstance(partitions_def, dg.DynamicPartitionsDefinition) and partitions_def.name:
         return partitions_def
     raise ValueError(
@@ -476,7 +476,7 @@ def skip_or_fail(
 
 
 def _had_no_answer_twice(context: dg.SensorEvaluationContext, sensor: str) -> bool:
-    """Return True if each of the last two ticks failed or was skipped without a response."""
+    """Return True if both of the last two ticks failed or were skipped for an `UNCLEAR` error."""
     location = context.code_location_origin
     if context.repository_name is None or location is None:  # called directly, as tests do
         return False

@@ -169,7 +169,7 @@ def link_dataset(
 
 
 def _read_reported_dataset(context: dg.AssetExecutionContext) -> dict[str, str]:
-    """Return a mapping from the last reported subscription name to the linked dataset's id."""
+    """Return the last reported subscription's name, mapped to the id of its linked dataset."""
     record = last_materialization(context, context.asset_key)
     subscription = reported_value(record, "octogen/subscription")
     dataset = reported_value(record, "octogen/linked_dataset")

@@ -28,7 +28,7 @@ from octogen_dagster.sharing.names import ListingKey
 from octogen_dagster.sharing.octogen import Action, action_of
 
 _GRACE_SECONDS = 1.0
-"""Seconds to wait after the deadline. In this time, the read can raise a more specific error."""
+"""Seconds to wait after the deadline. Meanwhile, the read can raise a more specific error."""
 _MAX_LINES = 10
 
 _Result = TypeVar("_Result")
@@ -140,7 +140,7 @@ def _wanted(by_key: Mapping[str, Listing]) -> list[Wanted]:
 def _read(
     source: Source, resources: Any, subscribed: Iterable[str], within: Deadline
 ) -> tuple[Listings, Mapping[ListingKey, set[str]]]:
-    """Return a pair: the source's listings, and the subscription states by listing.
+    """Return the source's listings, and a mapping from each listing to its subscription states.
 
     The subscriptions are read only if a partition has been materialized.
     """

@@ -62,7 +62,7 @@ def listing_name(partition_key: str) -> ListingName:
 def by_partition_key(
     listings: Iterable[Listing], known: Collection[str]
 ) -> tuple[dict[str, Listing], list[str]]:
-    """Return a pair: the listings by partition key, and the keys in `known` that are not listings.
+    """Return the listings by partition key, and the keys in `known` that are not listings.
 
     If a listing's key differs from a known key only in the project's id or number, the known key is
     used.

@@ -44,7 +44,7 @@ def build_check_specs(
         EXPECTED_COLUMNS: "The table has the expected columns.",
     }
     if max_age is not None:
-        descriptions[FRESH] = f"The rows changed within the last {hours(max_age):g} hours."
+        descriptions[FRESH] = f"The table was modified within the last {hours(max_age):g} hours."
     with warnings.catch_warnings():
         # Without partitions, one listing's result would replace another's.
         warnings.simplefilter("ignore", dg.PreviewWarning)

@@ -158,7 +158,7 @@ def reported_value(record: dg.EventLogRecord | None, name: str) -> Any:
 
 
 def _same_listing(context: dg.AssetExecutionContext, upstream: dg.AssetKey) -> str | None:
-    """Return advice if another partition for the same listing has a linked dataset."""
+    """Return advice if another partition, possibly for the same listing, has a linked dataset."""
     if not context.has_partition_key:
         return None
     listing = context.partition_key.rsplit(":", 3)[1:]
@@ -167,7 +167,7 @@ def _same_listing(context: dg.AssetExecutionContext, upstream: dg.AssetKey) -> s
             last_materialization(context, upstream, key), TABLE_NAME
         ):
             return (
-                f"Partition {key!r} already has a linked dataset, and its key differs only in the "
+                f"Partition {key!r} already has a linked dataset. The two keys differ only in the "
                 "project. If both partitions are for the same listing, delete the partition "
                 "without a linked dataset."
             )

@@ -71,8 +71,8 @@ def build_product_changes_asset(
         **snapshot_inputs(history=history, partition_mapping=catalog_mapping(products)),
         "description": (
             f"Product changes in {products.key.to_user_string()}, from the latest snapshot with "
-            "changes: products that appeared, disappeared, or have a new title, price or "
-            "availability. Each row contains a product's old and new values."
+            "changes: products that appeared or disappeared, and products with a new title, price "
+            "or availability. Each row contains a product's old and new values."
         ),
     }
     if layout.times:
@@ -105,8 +105,8 @@ def build_product_changes_asset(
                 f"{count(len(vanished), 'catalog')} from the previous snapshot "
                 f"{'is' if len(vanished) == 1 else 'are'} missing from the current snapshot: "
                 f"{', '.join(vanished[:_MAX_CATALOGS_IN_LOG])}. The products in these catalogs are "
-                "not reported as disappeared. Ask Octogen whether the API key still has access or "
-                "whether the catalogs were renamed."
+                "not reported as disappeared. Ask Octogen whether the API key still has access to "
+                "the catalogs, or whether the catalogs were renamed."
             )
             metadata["octogen/vanished_catalogs"] = dg.MetadataValue.json(vanished)
         source = FrameSource(frame.lazy(), {FETCHED_AT: at.isoformat()})
@@ -116,7 +116,7 @@ def build_product_changes_asset(
 
 
 def _times_of(partition: str, observed: Observed) -> tuple[datetime, datetime | None]:
-    """Return two times: a partition's last snapshot, and the last snapshot before the partition."""
+    """Return the times of a partition's last snapshot and of the snapshot before its first one."""
     times = [at for at, each in observed.items() if each.partition == partition]
     if not times:
         raise UnfitSnapshotError(

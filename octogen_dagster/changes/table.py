@@ -24,7 +24,7 @@ from octogen_dagster.history.table import valid_at
 
 _MAX_CHANGES = {"changed": 5, "appeared": 2, "disappeared": 2}
 _CURRENT_COLUMNS = ["currency", "in_stock"]
-"""The columns that are null in the older API contract."""
+"""The columns that are null if the API implements the older contract."""
 
 _COLUMNS = [
     *PRODUCT_KEY,

@@ -210,7 +210,7 @@ def _materialized(subject: str, found: Freshness, parts: int, lately: str) -> st
 
 
 def _remarks(found: Freshness) -> Iterator[str]:
-    """Yield remarks about awaited and withdrawn catalogs, and about an ignored source."""
+    """Yield remarks about awaited and withdrawn catalogs, and about an ignored catalog source."""
     if found.ignores_list:
         yield (
             "The catalog source lists none of these catalogs, so the source was ignored. Correct "
@@ -219,7 +219,7 @@ def _remarks(found: Freshness) -> Iterator[str]:
     if found.awaited:
         yield (
             f"Catalogs without a snapshot: {len(found.awaited):,}. The check fails for these "
-            "catalogs when the asset's first snapshot exceeds the maximum age."
+            "catalogs once the asset's first snapshot is older than the maximum age."
         )
     if found.withdrawn:
         yield (

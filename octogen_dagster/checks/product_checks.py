@@ -193,7 +193,7 @@ PRODUCT_CHECKS: Mapping[str, ProductCheck] = {
         Check(
             "The row count is close to the row counts of the latest snapshots.",
             "Review the product changes. If the new row count is correct, no action is needed: the "
-            "next snapshots are compared with the new count. To change the limit, set "
+            "check passes again after a few snapshots. To change the limit, set "
             "max_rows_change_percent.",
         ),
         needs=["title"],

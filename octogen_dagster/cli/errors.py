@@ -1,4 +1,4 @@
-"""Reports command errors as one line on stderr and an exit status. `--debug` adds the traceback."""
+"""Command errors: one line on stderr and an exit status. `--debug` adds the traceback."""
 
 from __future__ import annotations
 

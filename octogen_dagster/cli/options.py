@@ -34,7 +34,7 @@ _REPLACED_BY = {name: _LOGINS - {name} for name in _LOGINS} | {
 
 
 class Command(click.Command):
-    """A command that rejects empty option values. Unset shell variables can cause such values."""
+    """A command that rejects empty option values, for example from unset shell variables."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the command-line arguments."""

@@ -60,7 +60,8 @@ class AlertSettings(YamlModel):
     max_percent: float | None = None
     """Maximum percentage of all products that can match.
 
-    With this limit, the check warns only if both `max_percent` and `max_products` are exceeded.
+    If `max_percent` is set, the check warns only if both `max_percent` and `max_products` are
+    exceeded.
     """
 
     def rule(self) -> AlertRule:

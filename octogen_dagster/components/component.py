@@ -110,7 +110,7 @@ class OctogenComponent(AssetsComponent):
         names = [search.name for search in self.searches]
         for position, name in enumerate(names):
             if (first := names.index(name)) < position:
-                text = f"searches[{first}] already has the name {name!r}. Rename one of the two."
+                text = f"searches[{first}] already has the name {name!r}. Rename one search."
                 kind = PydanticCustomError("twice", "{text}", {"text": text})
                 place = InitErrorDetails(type=kind, loc=("searches", position, "name"), input=name)
                 raise ValidationError.from_exception_data("searches", [place])

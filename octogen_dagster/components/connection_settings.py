@@ -66,7 +66,7 @@ class CatalogSourceSettings(YamlModel):
     keys: list[str] | None = None
     """Catalog keys."""
     catalogs: list[str] | None = None
-    """Keys of the catalogs to read for `hosts`. Defaults to all of their catalogs."""
+    """Keys of the catalogs to read for `hosts`. Defaults to all catalogs for these shops."""
 
     def source(self) -> CatalogSource:
         """Return the catalog source."""

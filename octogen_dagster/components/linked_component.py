@@ -145,8 +145,9 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
     name: Name = "octogen"
     """Prefix for asset names (`<name>_linked_datasets`, `<name>_linked_products` and
     `<name>_linked_snapshot`), for the sensor (`<name>_listing_sensor`) and for resource keys
-    (`<name>_bigquery` and `<name>_linked_io_manager`). The history and the table add a suffix to
-    the snapshot's name: `<name>_linked_snapshot_history` and `<name>_linked_snapshot_table`."""
+    (`<name>_bigquery` and `<name>_linked_io_manager`). The names of the history and the table are
+    the snapshot's name with a suffix: `<name>_linked_snapshot_history` and
+    `<name>_linked_snapshot_table`."""
     project: Text
     """Your Google Cloud project, which is billed for queries."""
     gcp_credentials: Text | None = None
@@ -219,7 +220,8 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
         if len(context.component_tree.get_all_components(OctogenLinkedDatasetsComponent)) > 1:
             raise OctogenComponentError(
                 "This project has two OctogenLinkedDatasetsComponents, and both define "
-                "analytics_hub. Move all listings to one of them, or use two projects."
+                "the resource analytics_hub. Move all listings to one of the components, or use "
+                "two projects."
             )
         ids = {_listing_key(listing): written for listing, written in self.dataset_id.items()}
         datasets = od.build_linked_datasets_asset(
@@ -271,7 +273,7 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
 
     @property
     def _bigquery(self) -> str:
-        """The resource key for queries. The prefix avoids a clash with a resource `bigquery`."""
+        """The resource key for queries. The prefix avoids a clash with the key `bigquery`."""
         return f"{self.name}_bigquery"
 
     def _spec(self, kind: Kind, settings: AssetSettings, name: str = "") -> dg.AssetSpec:

@@ -82,7 +82,7 @@ class NotifySettings(YamlModel):
         return self
 
     def sensors(self, alerts: str) -> Iterator[tuple[Callable[..., Any], dict[str, Any]]]:
-        """Yield each recipient with the arguments for the recipient's alert sensor."""
+        """Yield each recipient, and the arguments of the alert sensor that notifies it."""
         status = dg.DefaultSensorStatus("RUNNING" if self.running else "STOPPED")
         ways = {"sensor": self.function, "slack": self.slack, "email": self.email}
         for way, notify in ways.items():

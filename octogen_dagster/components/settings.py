@@ -278,8 +278,8 @@ class SearchSettings(AssetSettings):
     schedule: Schedule = None
     """The schedule: a mapping, or a string for `cron_schedule`."""
     changes: Asset = None
-    """Products that appeared, disappeared or changed. A snapshot without changes does not clear
-    this asset. `changes` also adds a `history`."""
+    """Products that appeared, disappeared or changed. If a snapshot contains no changes, the
+    asset keeps its rows. `changes` also adds a `history`."""
     details: Annotated[DetailsSettings | None, switch(DetailsSettings)] = None
     """Full details for each product. Octogen charges for each lookup."""
     brands: Asset = None
@@ -293,7 +293,7 @@ class SearchSettings(AssetSettings):
     position: PositionSettings | None = None
     """Your price list compared with competitors' prices. Requires `history`."""
     tables: TableSettings | None = None
-    """Tables in a database, warehouse or lake into which the assets are loaded."""
+    """Loads the assets into tables in a database, warehouse or lake."""
     checks: Annotated[CheckSettings | None, switch(CheckSettings)] = Field(
         default_factory=CheckSettings
     )
@@ -342,7 +342,7 @@ class SearchSettings(AssetSettings):
             "alerts requires a history. Add history: true.": (self.alerts and self.history is None),
             "price-list rules such as undercut require your price list. Add position: "
             "{price_list: ...}.": self.position is None and self.price_list_rules,
-            "changes requires a history. Remove `history: false`, or remove changes.": (
+            "`changes` requires a history. Remove `history: false`, or remove `changes`.": (
                 self.changes is not None and self.history is None
             ),
             "position requires a history. Add history: true.": (
@@ -351,8 +351,8 @@ class SearchSettings(AssetSettings):
             "notify requires alert rules. Add alerts.": (
                 self.notify is not None and not self.alerts
             ),
-            f"`of` in tables lists {missing}, but the search does not build this asset. Add "
-            f"{missing} to the search, or remove it from `of`.": missing,
+            f"`tables.of` lists {missing}, but the search does not build this asset. Add "
+            f"{missing} to the search, or remove it from `tables.of`.": missing,
             "sensor requires catalog partitions. Set partitions to catalog or catalog_days, or "
             "use a schedule instead.": (self.sensor and not self.by_catalog),
             "catalogs_per_run requires catalog partitions. Set partitions to catalog or "

@@ -33,7 +33,8 @@ class UrlCoverageSettings(YamlModel):
     principal: Text | None = None
     """IAM principal that subscribes to the export, such as `serviceAccount:<email>`.
 
-    If it is set, runs register the principal with Octogen. This requires a login to Octogen's MCP.
+    If `principal` is set, runs register the principal with Octogen. This requires a login to
+    Octogen's MCP server.
     """
     columns: list[str] | None = None
     """Product columns to read. Defaults to all columns. BigQuery bills only for the columns that

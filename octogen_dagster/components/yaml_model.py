@@ -44,14 +44,14 @@ _TYPES = {
     "string": "text",
     "tuple": "a list",
 }
-"""Descriptions of the expected types. The key is the first word of pydantic's error type."""
+"""Descriptions of the expected types, keyed by the first word of pydantic's error type."""
 
 _SAID = ("title", "description", "default")
 _TEMPLATE = r"\{\{|\{%"
 VARIABLE = "variable"
-"""Marks a field in which `{{ env.NAME }}` becomes a `dagster.EnvVar`.
+"""Marker for a field in which `{{ env.NAME }}` becomes a `dagster.EnvVar`.
 
-The mark also applies to nested fields. Dagster then shows the variable's name instead of its
+The marker also applies to nested fields. Dagster then shows the variable's name instead of its
 value, and the code location loads even if the variable is not set.
 """
 Text = Annotated[
@@ -129,7 +129,7 @@ class YamlModel(dg.Model):
     @model_validator(mode="before")
     @classmethod
     def _refuse_text(cls, value: object) -> object:
-        """Reject a string if exactly one field is required. The error names the required field."""
+        """Reject a string with an error that names the required field, if there is exactly one."""
         required = [name for name, field in cls.model_fields.items() if field.is_required()]
         if isinstance(value, str) and len(required) == 1:
             raise ValueError(f"must be a mapping. Write {required[0]}: ... below it")

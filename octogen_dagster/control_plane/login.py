@@ -41,7 +41,7 @@ _MAX_REASON_LENGTH = 300
 
 
 class Login(NamedTuple):
-    """A successful login. The refresh token is valid at `token_endpoint`."""
+    """A successful login. The refresh token can be exchanged at `token_endpoint`."""
 
     client_id: str
     redirect_uri: str
@@ -138,7 +138,7 @@ def _public_client(redirect_uri: str, scope: str) -> OAuthClientMetadata:
     from pydantic import AnyUrl
 
     class PublicClient(OAuthClientMetadata):
-        """OAuth client metadata whose scopes cannot be replaced.
+        """OAuth client metadata with fixed scopes.
 
         The `mcp` package would replace the scopes with the server's scopes, even if the server does
         not specify scopes. A login without `offline_access` lasts only minutes.

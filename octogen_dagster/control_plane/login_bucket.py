@@ -128,7 +128,7 @@ class SecretObject:
                 until = datetime.fromtimestamp(lease.until, UTC)
                 raise OctogenTimeoutError(
                     f"The {self} was still locked after {within.seconds:g} s. Another process is "
-                    "replacing it, or died before it released the lock. The lock expires at "
+                    "replacing it, or ended without releasing the lock. The lock expires at "
                     f"{until:%H:%M:%S} UTC. Try again later."
                 )
             time.sleep(min(within.left, random.uniform(wait / 2, wait)))  # noqa: S311
@@ -168,8 +168,8 @@ class SecretObject:
             raise self._no_conditions()
         if not is_written:
             raise ReplacedSecretError(
-                f"The {self} was replaced by a login or another program in the meantime. The next "
-                "call uses the new value.",
+                f"A login or another program has just replaced the {self}. The next call uses the "
+                "new value.",
                 retry_after=0.0,
             )
 
@@ -237,7 +237,7 @@ class SecretObject:
 
 
 def _condition(version: object) -> object:
-    """Return the part of an object's version that a conditional write compares."""
+    """Return the part of an object's version that the store compares in a conditional write."""
     return version[:2] if isinstance(version, tuple) else version
 
 

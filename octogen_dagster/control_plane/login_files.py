@@ -53,8 +53,8 @@ class SecretFile(NamedTuple):
 
         if self.path.parts[0] == "~":
             raise OctogenMCPAuthenticationError(
-                f"The {self} has no folder because this user's home folder is unknown. Set HOME, "
-                "or set the paths to the login files."
+                f"The {self} cannot be located, because this user's home folder is unknown. Set "
+                "HOME, or set the paths to the login files."
             )
         target = self.path.resolve()
         lock = filelock.FileLock(

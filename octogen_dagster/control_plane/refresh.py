@@ -49,7 +49,7 @@ The last retry takes up to 90 seconds.
 """
 
 _LOCK_GRACE_SECONDS = 0.2
-"""Extra seconds to wait for a lock, so that the lock itself reports the timeout first."""
+"""Extra seconds to wait for a lock, so that the lock's own timeout error is raised first."""
 
 _RENEWED_BEFORE_SECONDS = 30.0
 _MAX_LIFE_SECONDS = 1e9
@@ -167,9 +167,9 @@ class Refresh:
             client_id = self._client_id.read().get_secret_value()
             if lease.left < _MAX_STORE_SECONDS + _EXCHANGE_TIMEOUT / 2:
                 raise OctogenTimeoutError(
-                    f"The {held} responded so late that its lock might expire before a new token "
-                    "is stored, so no token was requested. Check the connection to the store and "
-                    "try again."
+                    f"The store responded late, and the lock on the {held} might expire before a "
+                    "new token is stored. No token was requested. Check the connection to the "
+                    "store and try again."
                 )
             return client_id, old, lease, stack.pop_all()
 
@@ -261,13 +261,13 @@ _Locked: TypeAlias = tuple[str, SecretStr, Deadline, contextlib.ExitStack]
 
 
 def _unlock(locking: Future[_Locked]) -> None:
-    """Release a lock that was acquired after the caller had stopped waiting for it."""
+    """Release a lock that was acquired after the caller stopped waiting for it."""
     if not locking.exception():
         locking.result()[-1].close()
 
 
 def _is_of_no_use(done: Future[Issued]) -> bool:
-    """Return True if an abandoned exchange failed, or if its access token has expired."""
+    """Return True if the exchange was cancelled or failed, or if its token must be renewed."""
     if done.cancelled():
         return True
     return done.exception() is not None or done.result().renewed_at <= time.monotonic()

@@ -1,4 +1,4 @@
-"""Selects the source of access tokens that the configuration specifies."""
+"""Selects the access token source that the configuration specifies."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class AccessToken:
         self._issued: Issued | None = None
 
     def get(self, within: Deadline, refused: SecretStr | None = None) -> SecretStr:
-        """Return a valid token. Never return `refused`, a token that was just rejected."""
+        """Return a valid token. Never return the token `refused`, which was just rejected."""
         if not self._guard.acquire(timeout=within.left):
             raise OctogenTimeoutError(
                 f"Another thread did not get an access token within {within.seconds:g} s. Try "

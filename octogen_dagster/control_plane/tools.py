@@ -127,7 +127,7 @@ class OctogenMCP:
             self._resources.close()
 
     def listings(self, catalogs: Sequence[str] = ()) -> list[SharedListing]:
-        """Return the listings shared with the organization, optionally for some catalogs only."""
+        """Return the listings shared with the organization, or only those for `catalogs`."""
         tool = "list_bigquery_listing_resources"
         arguments = {"catalogs": list(catalogs)} if catalogs else {}
         try:
@@ -141,7 +141,7 @@ class OctogenMCP:
         return [each for each in listings if not catalogs or each.catalog_key in catalogs]
 
     def subscribers(self) -> tuple[list[Subscriber], list[Cell]]:
-        """Return a pair: the organization's subscribers, and their catalog states (cells)."""
+        """Return the organization's subscribers, and the state of each of their catalogs."""
         tool = "list_bigquery_subscribers"
         found = _converted(tool, self._call(tool, {}), _Subscribers)
         subscribers = [_entry(each, Subscriber) for each in found.subscribers or ()]
@@ -179,7 +179,7 @@ class OctogenMCP:
         return _entry(_converted(tool, self._call(tool, arguments), dict[str, Any]), Cell)
 
     def _call(self, tool: str, arguments: Mapping[str, Any], *, repeatable: bool = True) -> Any:
-        """Call a tool and return its value. `repeatable` is False if a retry might do harm."""
+        """Call a tool and return its value. Set `repeatable` to False if a retry is unsafe."""
         with self._guard:
             # One call at a time: `_exchange` holds a single token and status.
             within = Deadline.after(self._deadline)
@@ -259,7 +259,7 @@ def _entry(value: Any, kind: type[_T]) -> _T:
 
 
 class _Exchange:
-    """The current call's token and HTTP status.
+    """The access token and HTTP status of the current call.
 
     The `mcp` package hides the status of rejected requests.
     """
@@ -356,7 +356,7 @@ def _tool_failure(tool: str, code: str | None, reason: str) -> OctogenMCPError:
 
 
 def leaf_errors(error: BaseException) -> Iterator[BaseException]:
-    """Yield the errors in an exception group and its nested groups. Yield any other error as is."""
+    """Yield the errors in an exception group and its nested groups, or else the error itself."""
     if isinstance(error, BaseExceptionGroup):
         for part in error.exceptions:
             yield from leaf_errors(part)

@@ -80,7 +80,7 @@ def _materializations(
 
 
 def _charge(record: dg.EventLogRecord) -> Charge | None:
-    """Return the new cost that a materialization reports, or None if there is no new cost."""
+    """Return the cost that a materialization reports, or None if it reports no new cost."""
     event = record.asset_materialization
     if event is None or REPORTED_BEFORE in event.metadata:
         return None
@@ -99,7 +99,7 @@ def _charge(record: dg.EventLogRecord) -> Charge | None:
 def _unpublished_charges(
     instance: dg.DagsterInstance, runs: Sequence[dg.RunRecord], published: _Published
 ) -> Iterator[Charge]:
-    """Yield the spending in run tags that no materialization has reported."""
+    """Yield the spending that run tags record but no materialization has reported."""
     known = {each.dagster_run.run_id: each.dagster_run for each in runs}
     others = {parent for run in known.values() if (parent := parent_of(run))} - known.keys()
     for first in range(0, len(others), _RECORDS_AT_ONCE):
@@ -122,7 +122,7 @@ def _unpublished_charges(
 
 
 def _planned(instance: dg.DagsterInstance, run_id: str) -> Mapping[str, tuple[str, str | None]]:
-    """Map each step to its asset and partition. Several partitions are represented by None."""
+    """Map each step to its asset and partition. The partition is None if the step has several."""
     kind = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED
     planned: dict[str, tuple[str, str | None]] = {}
     for entry in instance.all_logs(run_id, of_type=kind):

@@ -31,8 +31,8 @@ COSTS_SCHEMA = pl.Schema(
 _DESCRIPTIONS = {
     "day": "The day on which the cost was reported (UTC).",
     "asset": "The asset key.",
-    "catalog": "The partition key without the time, usually a catalog. The value is null for "
-    "unpartitioned assets, and if a read failed in a run with several partitions.",
+    "catalog": "The partition key without the time, usually a catalog. The value is null if the "
+    "asset is unpartitioned, or if a read failed in a run with several partitions.",
     "requests": "Requests charged by Octogen. Failed reads are not included, because their number "
     "of requests is unknown.",
     "cost_usd": "US dollars charged by Octogen.",

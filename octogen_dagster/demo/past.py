@@ -29,10 +29,9 @@ from octogen_dagster.snapshots.partitions import catalog_partition_key
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 _LOWERED = {3: ("price", 0.55), 5: ("map_price", 0.95)}
-"""The days on which a competitor undercuts the price list.
+"""The days on which a competitor undercuts the price list, with a column and a factor.
 
-Each value is a price-list column and a factor. The competitor's new price is the column's
-value times the factor.
+The competitor's new price is the value of this price-list column times the factor.
 """
 
 

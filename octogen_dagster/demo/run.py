@@ -290,7 +290,7 @@ class Demo:
         return file.read_text().splitlines() if file.exists() else []
 
     def _is_followed_by(self, *names: str) -> bool:
-        """Return True if the assets were materialized in this order and after the history."""
+        """Return True if the assets were materialized after the history, in the given order."""
         last = max(self._made_at(_HISTORY, partition) for partition in self._partitions)
         times = [last, *(self._made_at(name, None) for name in names)]
         return times == sorted(times)

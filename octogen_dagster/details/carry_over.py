@@ -40,7 +40,7 @@ _TEXTS: Mapping[str, pl.Expr] = {
 
 
 class PreviousRows(NamedTuple):
-    """The rows in a details snapshot that have the status `found`.
+    """The rows with the status `found` in a details snapshot.
 
     `keys` contains a hash of each row's identity and listing. `fields` lists the listing fields in
     the hash. Earlier versions stored fewer fields.

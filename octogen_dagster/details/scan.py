@@ -282,7 +282,7 @@ def _mismatch(uuid: str | None) -> str:
 
 
 class _FailureLimit:
-    """Raises an error if too many lookups fail, in total or in succession.
+    """Raises an error if too many lookups fail, in total or in a row.
 
     Rows that are carried over count as successful lookups. Otherwise, if only a few products have
     changed, a few products whose lookup always fails would exceed the limit.
@@ -360,7 +360,7 @@ class DetailStatistics(ReadStatistics):
         return {name: figure for name, figure in metrics.items() if figure is not None}
 
     def progress(self, subject: str) -> str:
-        """Return a progress line for the log. The line begins with the subject."""
+        """Return a progress line for the log, prefixed with `subject`."""
         return (
             f"{subject}: {self.received_rows:,} of {self.products:,} products, "
             f"{self.cost(self.prices.lookup_usd)}{self.speed(self.products)}; "

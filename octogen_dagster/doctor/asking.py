@@ -26,14 +26,14 @@ from octogen_dagster.errors import (
 from octogen_dagster.printable import usd
 
 _BLOCKING = (OctogenAuthenticationError, OctogenInsufficientCreditError, OctogenForbiddenError)
-"""Errors caused by the account, not by the service: insufficient credit or a rejected API key."""
+"""Errors caused by the account: no credit, a rejected API key or a missing permission."""
 
 
 class Seen(NamedTuple):
     """The answer to a question. Names of catalogs and products appear only in `details`."""
 
     holds: bool | None
-    """True if the assumption holds, False if it does not hold, and None if this is uncertain."""
+    """True if the assumption holds, False if it does not, and None if the result is uncertain."""
     text: str
     details: str = ""
 
@@ -58,7 +58,7 @@ class Question(NamedTuple):
     """The setting or documentation page that is affected if the assumption is wrong."""
     ask: Callable[[Service], Seen]
     charged: Callable[[Service], Charged]
-    """Returns the maximum charges. Raises `NotAskedError` if the question must be skipped."""
+    """Returns the maximum charges, or raises `NotAskedError` if the question must be skipped."""
 
     def check(self, service: Service) -> Check:
         """Test the assumption and yield a finding.

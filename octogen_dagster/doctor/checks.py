@@ -216,7 +216,10 @@ def _key_finding(
             said, names = f"{said} for the organization {name!r}", (name,)
         if kind not in ("", _PARTNER):  # new types can appear, and the service rejects wrong ones
             said += f", which has the type {kind!r}."
-            advice = f"The API is for organizations of type {_PARTNER}. If reads fail, ask Octogen."
+            advice = (
+                f"Octogen's API is intended for organizations of type {_PARTNER}. If reads fail, "
+                "ask Octogen for access."
+            )
             return Finding("Octogen key", "warning", said, advice, names=names)
         said += " and implements the current API contract."
     if origin == DEPRECATED_KEY_VARIABLE:
@@ -287,8 +290,9 @@ def _snapshot_findings(io_manager: ParquetSnapshotIOManager | None) -> Check:
         yield Finding("Snapshots", "ok", said)
         yield from _waiting_findings(store)
         return
-    said = f"a test file in {store.base_dir} has a different number of rows when it is read."
-    yield Finding("Snapshots", "failed", said, "Report this, and include the object store's type.")
+    said = f"a test file in {store.base_dir} had a different number of rows when it was read back."
+    advice = "Report this problem, and include the type of the object store."
+    yield Finding("Snapshots", "failed", said, advice)
 
 
 def _waiting_findings(store: Store) -> Check:

@@ -137,7 +137,7 @@ def resolved(resource: _Resource) -> _Resource:
 def run_checks(
     checks: Mapping[str, Callable[[], Check]], timeout: float
 ) -> Iterator[tuple[str, Finding]]:
-    """Run checks concurrently. Yield each finding on arrival, with the check's key.
+    """Run checks concurrently. Yield each finding as soon as it arrives, with the check's key.
 
     Findings that arrived before a failure or timeout are kept. After a timeout, a check ends as
     soon as its current step ends. If a check fails, its key is the subject of the finding.

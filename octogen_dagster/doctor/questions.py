@@ -105,8 +105,8 @@ def _indexed_at(service: Service) -> Seen:
     present = datetime.now(UTC)
     if not moved and all((present - each).total_seconds() < _MIN_AGE_SECONDS for each in times):
         said = (
-            "all index times are less than a minute old, so the service might have sent the "
-            "current time instead. Run the command again later."
+            "all index times are less than a minute old. The service might have sent the current "
+            "time instead of the index times. Run the command again later."
         )
         return Seen(False, said)
     return Seen(not moved, said, ", ".join(sorted(moved)))
@@ -150,7 +150,7 @@ def _pages_of_catalog(service: Service) -> int:
     if pages > _MAX_PAGES:
         raise NotAskedError(
             f"the smallest catalog has {service.count():,} products, which exceeds the limit of "
-            f"{_MAX_PAGES * PAGE_SIZE}. Pass a smaller shop."
+            f"{_MAX_PAGES * PAGE_SIZE}. Pass the --host of a shop with a smaller catalog."
         )
     return pages
 
@@ -254,7 +254,9 @@ def _made_up_cursor(service: Service) -> Seen:
     same = len(set(first.uuids).intersection(page.uuids))
     is_first = same >= len(first.items) / 2
     service.after_made_up_cursor = page, is_first
-    return Seen(is_first, f"{same} of {len(page.items)} returned products are on page 1.")
+    return Seen(
+        is_first, f"{same} of {len(page.items)} products in the response are also on page 1."
+    )
 
 
 @_question("repeated first page", "reads without an index time; please report it", walk=1)
@@ -274,7 +276,7 @@ def _repeated_page(service: Service) -> Seen:
 
 @_question("unknown catalog", "protection from empty snapshots, docs/catalogs.md", pages=1)
 def _unknown_catalog(service: Service) -> Seen:
-    """A search in an unknown catalog returns no products, or status 404 in the older contract."""
+    """A search in an unknown catalog returns no products (older API contract: status 404)."""
     unknown = f"octogen-doctor-{secrets.token_hex(8)}"
     try:
         page = service.search(catalog=unknown, limit=1)
@@ -316,7 +318,10 @@ def _unknown_product(service: Service) -> Seen:
         found = service.client.lookup_product(url)
     except OctogenNotFoundError:
         return Seen(True, "the lookup returned status 404 free of charge.")
-    said = f"Octogen charged for a lookup, which found a product with source {found.source!r}."
+    said = (
+        "Octogen charged for the lookup of an unknown URL. The lookup found a product with source "
+        f"{found.source!r}."
+    )
     return Seen(False, said)
 
 
@@ -373,7 +378,7 @@ def _brand_split(service: Service) -> Seen:
     others, _, has_others = service.search_all(most - read, exclude_facets=facets)
     details = ", ".join(brands)
     if not chosen:
-        return Seen(False, "a facet with the most frequent brands matches no products.", details)
+        return Seen(False, "a search for the most frequent brands returns no products.", details)
     said = f"{len(chosen):,} products with the brands and {len(others):,} without them"
     if not (has_chosen and has_others):
         said += " on the pages read"
@@ -388,7 +393,7 @@ def _brand_split(service: Service) -> Seen:
 
 @_question("without a key", "nothing in this package, which always sends a key")
 def _without_a_key(service: Service) -> Seen:
-    """A search without an API key is rejected, or is allowed as the documented trial."""
+    """A search without an API key is rejected or, as documented, allowed as a trial."""
     import httpx
 
     from octogen_dagster.api.service import HEADERS
@@ -438,7 +443,9 @@ def _now_and_before(service: Service) -> tuple[Evidence, Evidence]:
     assert now
     assert before
     if now["catalog"] != before["catalog"]:
-        raise NotAskedError("the earlier report used another catalog. Pass the same --host.")
+        raise NotAskedError(
+            "the earlier report is for another catalog. Pass the --host of the earlier report."
+        )
     return now, before
 
 

@@ -70,7 +70,11 @@ def home_findings() -> list[Finding]:
     if os.environ.get("DAGSTER_HOME"):
         return []
     said = "DAGSTER_HOME is not set, so Dagster loses partitions and runs when a command ends."
-    return [Finding("Dagster home", "warning", said, "In `.env`, set it to an existing folder.")]
+    return [
+        Finding(
+            "Dagster home", "warning", said, "In `.env`, set DAGSTER_HOME to an existing folder."
+        )
+    ]
 
 
 def _destinations(definitions: Sequence[dg.Definitions]) -> dict[str, Any]:
@@ -90,7 +94,7 @@ def _destinations(definitions: Sequence[dg.Definitions]) -> dict[str, Any]:
 
 
 def _argument(name: str, resource: object) -> str | None:
-    """Return the name of the `diagnose` argument that takes a resource, or None."""
+    """Return the name of the `diagnose` argument that accepts the resource, or None."""
     kinds: dict[type, str] = {
         OctogenResource: "octogen",
         ParquetSnapshotIOManager: "io_manager",

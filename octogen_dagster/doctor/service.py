@@ -41,7 +41,7 @@ PAGE_SIZE = 100
 QUESTION_TIMEOUT = 30.0
 """Time limit for a question, in seconds.
 
-A request times out before the question does, so the question can report the error.
+The requests of a question have a shorter time limit, so that a timeout is reported as their error.
 """
 _NO_SHOP = "this question requires a shop. Pass --host."
 _Value = TypeVar("_Value")
@@ -124,7 +124,7 @@ class Service:
 
     @contextlib.contextmanager
     def connected(self) -> Iterator[None]:
-        """Open a connection for one question. If a question hangs, it cannot block the next one."""
+        """Open a connection for one question, so that a hanging question cannot block the next."""
         within = self.service.within(0.9 * QUESTION_TIMEOUT)
         with _WatchedClient(within, self.mistyped) as self.client:
             yield
@@ -184,7 +184,7 @@ class Service:
 
     @property
     def me(self) -> MeResponse | None:
-        """The API key's owner, or None if the service implements the older contract."""
+        """The API key's owner, or None if the service implements the older API contract."""
         return self._once("the key's account", self._read_me)
 
     def _read_me(self) -> MeResponse | None:
@@ -250,7 +250,7 @@ class Service:
         return catalog.product_count
 
     def walk(self, pages: int) -> Sequence[MerchantProductListPage]:
-        """Return at least the first `pages` pages, or all pages of a smaller catalog."""
+        """Return at least the first `pages` pages, or all pages if the catalog has fewer."""
         while len(self.pages) < pages and (not self.pages or self.pages[-1].next_cursor):
             cursor = self.pages[-1].next_cursor if self.pages else None
             number = len(self.pages) + 1

@@ -21,7 +21,7 @@ MEDIANS = ("price_p50_", MEDIAN)
 """The prefixes of metrics for median prices, first in snapshots, then in histories."""
 NO_CURRENCY = "no_currency"
 MAX_CURRENCIES = 5
-"""The number of currencies for which prices are shown, most common currency first."""
+"""Maximum number of currencies for which prices are shown. The most common ones are shown."""
 
 Figures = Mapping[str, Any]
 """A table's metrics by name, including `rows`."""
@@ -104,7 +104,7 @@ def median_text(metrics: Figures) -> list[str]:
 
 
 def currency_of(name: str, prefix: str) -> str:
-    """Return the currency in a metric's name, such as "EUR"; empty for `no_currency`."""
+    """Return the currency in a metric's name, such as "EUR", or "" for `no_currency`."""
     code = name.removeprefix(prefix)
     return "" if code == NO_CURRENCY else code.upper()
 

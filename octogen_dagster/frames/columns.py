@@ -169,7 +169,7 @@ class Conversion(NamedTuple):
     convert: Convert
 
     def apply(self, response: Any) -> None:
-        """Convert the field's values throughout a response."""
+        """Convert all values of the field in a response."""
         objects = [response]
         for name in self.path:
             values = [getattr(each, name) for each in objects]
@@ -248,7 +248,7 @@ def table_of(
 COLUMN_DESCRIPTIONS: Mapping[str, str] = {
     "uuid": "The product's ID in Octogen.",
     "catalog_key": "The key of the product's catalog. Null if the service uses the older API "
-    "contract and the search has no catalog.",
+    "contract and the search does not specify catalogs.",
     "catalog_display_name": "The catalog's display name.",
     "product_url": "The product's URL at the merchant.",
     "title": "Title as the merchant shows it.",
@@ -257,8 +257,8 @@ COLUMN_DESCRIPTIONS: Mapping[str, str] = {
     "original_price": "Price before a discount, in `currency`.",
     "currency": "ISO 4217 code for both prices.",
     "in_stock": "True if the merchant has the product in stock.",
-    "is_active": "True if the product is active in the index or if the service sends no value; "
-    "null if the service reports it as unknown.",
+    "is_active": "True if the product is active in the index, or if the service sends no value. "
+    "Null if the service reports the status as unknown.",
     "gender": "male, female or unisex.",
     "category_path": "Categories from broadest to narrowest, starting with the root, such as "
     "Apparel & Accessories. The `category_path` in the enrichment omits the root.",
@@ -295,8 +295,8 @@ DETAIL_DESCRIPTIONS: Mapping[str, str] = {
     "of the brand, categories, colors, sizes, currency and images.",
     **_of_products("catalog_display_name"),
     "source_base_url": "URL of the merchant's site.",
-    "source": "Where the service found the product: indexed, or another source if the product is "
-    "gone. Null if the service uses the older API contract.",
+    "source": "Where the service found the product: indexed if a catalog contains it, or another "
+    "source if the product is gone. Null if the service uses the older API contract.",
     "requested_url": "The URL that was looked up, as returned by the service.",
     "normalized_url": "Stable product URL for lookups and joins.",
     "resolved_url": "The final URL to which the requested URL leads.",

@@ -158,7 +158,7 @@ class RunSpending(Protocol):
     possibly_charged_usd: Decimal
 
     def raise_to(self, spent_usd: Decimal, possibly_charged_usd: Decimal) -> None:
-        """Raise the totals to the amounts for the whole run, including other steps and attempts."""
+        """Raise each total to the whole run's total, which includes other steps and attempts."""
 
 
 class SnapshotSource(Protocol):

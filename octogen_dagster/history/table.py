@@ -63,8 +63,8 @@ def _time_descriptions(tracking: Tracking) -> dict[str, str]:
     row = tracking.row
     return {
         "valid_from": "The time of the first snapshot with these values (UTC).",
-        "valid_to": "The time of the next snapshot with different values (UTC); null if the latest "
-        "snapshot still has these values.",
+        "valid_to": "The time of the next snapshot in which the values differ or "
+        f"the {row} is missing (UTC); null if the latest snapshot still has these values.",
         "is_current": f"True if the {row} has these values in the latest snapshot.",
         "change": "What happened at `valid_from`: appeared, reappeared or changed.",
         "changed": f"The kinds of change: {', '.join(dict.fromkeys([*tracking.watched, SEEN]))}. "
@@ -145,7 +145,7 @@ def _replaced(
     *,
     tracking: Tracking,
 ) -> Iterator[pl.DataFrame]:
-    """Yield a history's rows. From `at` onward, the keys in `differing` get the snapshot's values.
+    """Yield a history's rows, with the snapshot's values for `differing` keys from `at` onward.
 
     Catalogs that the snapshot does not cover keep their previous values.
     """

@@ -35,16 +35,16 @@ _DERIVED = ("brand_name", "category")
 """The history columns that are derived from other columns in the snapshot."""
 
 _EXACT = {pl.Int8, pl.Int16, pl.Int32, pl.UInt8, pl.UInt16, pl.UInt32, pl.Float32, pl.Float64}
-"""The number types that Float64 can represent exactly.
+"""The number types whose values Float64 can represent exactly.
 
-Int64 can represent the integer types in this set exactly.
+Int64 can represent all values of the integer types in this set.
 """
 _FLOAT_DIGITS = 15
 """The number of decimal digits that Float64 always preserves."""
 
 
 class UnfitSnapshotError(OctogenSnapshotError):
-    """A snapshot or file must be fixed before a history can use it."""
+    """Raised if a snapshot or file must be fixed before a history can use it."""
 
     persistence = Persistence.PERMANENT
 
@@ -100,7 +100,7 @@ class Tracking:
 
     @property
     def order(self) -> list[str]:
-        """The columns that a history is sorted by, except for the last one, `valid_from`."""
+        """The columns that a history is sorted by, before it is sorted by `valid_from`."""
         return list(self.key[::-1])
 
     @property
@@ -162,7 +162,7 @@ class Tracking:
         file_metadata: Mapping[str, str],
         kept: Callable[[], Iterable[pl.LazyFrame]] = tuple,
     ) -> Tracking:
-        """Return this `Tracking` with types that can also store a snapshot's values.
+        """Return a copy whose column types can store both existing rows and a snapshot's values.
 
         Raise an error if no such types exist. `kept` returns the existing rows. Converting the
         existing rows must not change their values.

@@ -177,7 +177,7 @@ def _existing(target: SnapshotTarget, file_metadata: Mapping[str, str]) -> pl.La
     except DamagedError as error:
         raise UnfitSnapshotError(
             f"The history {error.uri} is damaged ({error.cause}). Restore the file from a backup. "
-            "To start over without past changes, move the file to another folder."
+            "To start a new history without the past changes, move the file to another folder."
         ) from error
     if history is not None and OBSERVED not in file_metadata:
         raise OctogenSnapshotError(

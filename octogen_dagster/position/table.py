@@ -45,8 +45,8 @@ POSITION_DESCRIPTIONS = {
     "difference": "Your price minus the competitor's price; null if the row has no match.",
     "index": "Your price divided by the competitor's price. If it is above 1, you are more "
     "expensive.",
-    "competitors": "The number of matched competitor pages for the SKU; 0 if your currency is "
-    "unknown and the competitors' currencies differ.",
+    "competitors": "The number of matched competitor pages for the SKU. It is 0 if your currency "
+    "is unknown and the competitors use different currencies.",
     "cheapest_price": "The lowest competitor price for the SKU.",
     "cheapest_url": "The URL of the product page with the lowest price.",
     "rank": "The rank of your price: 1 if no competitor is cheaper, 2 if one competitor is "
@@ -287,7 +287,7 @@ def pages_at(rows: pl.DataFrame, price_list: pl.DataFrame) -> pl.DataFrame:
 
 
 def positions(rows: pl.DataFrame, price_list: pl.DataFrame) -> pl.DataFrame:
-    """Compute positions for a keyed price list. The column `AT` contains the time for each row."""
+    """Compute positions for a price list from `keyed`. The column `AT` contains each row's time."""
     of_sku, price = ["sku", _CURRENCY, AT], pl.col("competitor_price")
     is_matched = pl.col(PAGE_STATUS) == MATCHED
     # A URL listed twice is one competitor, counted in its first row.
@@ -319,7 +319,7 @@ def positions(rows: pl.DataFrame, price_list: pl.DataFrame) -> pl.DataFrame:
 
 
 def lasting_at(rows: pl.DataFrame, moments: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
-    """Join `rows` with the times (`AT`) in `moments` that fall within each row's validity.
+    """Join each row in `rows` with the times (`AT`) in `moments` at which the row is valid.
 
     The join uses the columns `by`; null matches nothing. The times are sorted and numbered, so that
     each row's times are a range of numbers. No other combinations are built.
@@ -352,7 +352,7 @@ def lasting_at(rows: pl.DataFrame, moments: pl.DataFrame, by: Sequence[str]) -> 
 
 
 def _products(rows: pl.DataFrame, moments: pl.DataFrame) -> pl.DataFrame:
-    """For each URL and time in `moments`, return the matching products.
+    """Return the products for each URL and time in `moments`.
 
     A product that was gone by that time has its last known values.
     """
@@ -390,7 +390,7 @@ def _products(rows: pl.DataFrame, moments: pl.DataFrame) -> pl.DataFrame:
 
 
 def _until_the_next(rows: pl.DataFrame) -> pl.DataFrame:
-    """Extend each row's validity to the start of the product's next row with the same URL.
+    """Extend each row's validity period until the product's next row with the same URL begins.
 
     The row's original end is kept in the column `_GONE_AT`.
     """
@@ -416,7 +416,7 @@ def unmatched_preview(position: pl.DataFrame) -> pl.DataFrame:
 
 
 def _preview(position: pl.LazyFrame) -> pl.DataFrame:
-    """Return the rows in which your price is highest compared with the competitor's price."""
+    """Return the rows with the highest ratio of your price to the competitor's price."""
     dearest = position.sort("index", descending=True, nulls_last=True).head(_MAX_ROWS)
     return cells_table(map(_cells, dearest.collect().to_dicts()))
 
@@ -482,11 +482,11 @@ def position_checks(limits: Mapping[str, float]) -> dict[str, Check]:
         return verdict
 
     pairs_of = {
-        UNDERCUT: "matched rows have a competitor below your price",
+        UNDERCUT: "matched rows have a competitor price below yours",
         UNMATCHED: "price-list rows have no match",
     }
     descriptions = {
-        UNDERCUT: "The percentage of matched rows with a competitor below your price is within "
+        UNDERCUT: "The percentage of matched rows with a competitor price below yours is within "
         "the limit.",
         UNMATCHED: "The percentage of price-list rows without a match is within the limit.",
     }
@@ -497,4 +497,4 @@ def position_checks(limits: Mapping[str, float]) -> dict[str, Check]:
 
 
 POSITION_KIND = TableKind(descriptions=POSITION_DESCRIPTIONS, sentence=_sentence, preview=_preview)
-"""The table kind defines no schema, because the columns depend on the price list."""
+"""This table kind has no schema, because the columns depend on the price list."""

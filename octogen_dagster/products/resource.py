@@ -143,13 +143,13 @@ class OctogenResource(NamedSettings, dg.ConfigurableResource[Any], _Operations):
         default=SEARCH_PAGE_USD,
         ge=0,
         allow_inf_nan=False,
-        description="Price per search page in US dollars. With 0, costs are not shown.",
+        description="Price per search page in US dollars. If 0, costs are not shown.",
     )
     lookup_usd: float = Field(
         default=LOOKUP_USD,
         ge=0,
         allow_inf_nan=False,
-        description="Price per lookup in US dollars. With 0, costs are not shown.",
+        description="Price per lookup in US dollars. If 0, costs are not shown.",
     )
     budget_usd: float | None = Field(
         default=None,
@@ -166,8 +166,8 @@ class OctogenResource(NamedSettings, dg.ConfigurableResource[Any], _Operations):
         default=MAX_EXTRA_PAGES_PERCENT,
         ge=0,
         le=100,
-        description="Large catalogs are read in parallel parts, which takes additional pages. This "
-        "is the maximum, as a percentage of the catalog's pages. 0 disables parallel parts.",
+        description="Reading a large catalog in parallel parts requests additional pages. This "
+        "setting limits them, as a percentage of the catalog's pages. 0 disables parallel parts.",
     )
     _spending: Spending = PrivateAttr()
 

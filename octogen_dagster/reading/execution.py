@@ -36,21 +36,21 @@ _MAX_BATCHES_AHEAD = 1
 A query that ends early discards these batches.
 """
 _FEW = 10
-"""The number of products that can occur in two parts of a catalog before the read fails.
+"""The number of products that can occur in two parts of any catalog without an error.
 
 A product can be read twice if its brand changes during the read.
 """
 _MAX_SHARE_TWICE = 0.01
 _MIN_SHARE_OF_COUNT = 0.98
 _MAX_RECENT = 1 << 17
-"""The maximum number of hashes in a set.
+"""A set is merged into a sorted series only if it contains more hashes than this.
 
 A set is ten times faster than a series but takes 70 bytes per product.
 """
 
 
 class IndexedAgainError(OctogenPagingError):
-    """A catalog was indexed again while it was being read. Other catalogs' pages can be reused."""
+    """A catalog was indexed again during the read. Other catalogs' saved pages can be reused."""
 
 
 class SeenProducts:
@@ -138,7 +138,7 @@ class CatalogProducts:
                 self._check_count(client)
 
     def _check_count(self, client: BlockingClient) -> None:
-        """Check that at most a few products are missing.
+        """Check that the parts contain almost all expected products.
 
         The source's count can be days old. Before the first read, the number of rows per counted
         product is unknown. If the source has no count, the latest snapshot provides the expected
@@ -161,7 +161,7 @@ class CatalogProducts:
                     f"products, but {expected:,} were expected. The search might not return every "
                     "product that the service counts. For an exact count, set "
                     "max_extra_pages_percent=0 for one read. The catalog is then read in a single "
-                    "pass, and later reads expect the number of products from that pass."
+                    "pass, and later reads expect as many products as that pass returned."
                 )
                 return
             self._fail(
@@ -232,7 +232,7 @@ class PlanRead:
         yield product_frame([], self._columns, None, self._plan.started_at)
 
     def _capped(self, report: Callable[[], None]) -> Iterator[pl.DataFrame]:
-        """Read page by page in this thread, so that no unneeded page is requested."""
+        """Read page by page in this thread, so that no page is requested unnecessarily."""
         for read in self._reads:
             with read.walk.saved or contextlib.nullcontext():
                 for page in read.pages(self._client):
@@ -370,7 +370,7 @@ class PlanRead:
         statistics.update(sent, self._service.spending)
 
     def _left(self) -> tuple[int, int]:
-        """Estimate the number of remaining rows, and the pages that must still be requested."""
+        """Estimate how many rows remain, and how many pages must still be requested."""
         rows = pages = 0
         for products in self._products.values():
             reads = products.reads

@@ -42,13 +42,13 @@ PAGES_PER_SEGMENT = 12
 _FORMAT = f"2 {ProductPage.__struct_config__.tag}"
 _MAX_SEGMENT_BYTES = 4 << 20
 _MAX_SHARE_LOST = 0.05
-"""The minimum size of a segment that is not full, as a share of the pages read so far."""
+"""A segment that is not full is written early if it has this share of the pages read so far."""
 _MAX_AGE = timedelta(days=1)
-"""The age at which saved pages can no longer belong to a running read and are removed."""
+"""The minimum age for removing saved pages. No running read has saved pages of this age."""
 _ZSTD_LEVEL = 1
 _HALF = 16
 _ROOT = "0" * 32
-"""Used in the first segment's file name instead of a previous segment's digest."""
+"""Replaces the previous segment's digest in the file name of the first segment."""
 _FOLDER = re.compile(
     rf"(?P<search>[0-9a-f]{{{_HALF}}})(?P<part>[0-9a-f]{{{_HALF}}})/(?P<indexed_at>[^/]+)/[^/]+"
 )
@@ -179,7 +179,7 @@ class PageStore:
         return self._walks[key]
 
     def has_other_times(self, key: WalkKey) -> bool:
-        """True if the search has saved pages from before the catalog was indexed again."""
+        """True if the search has saved pages with a different index time."""
         return any(
             each.search == key.search and each.indexed_at != key.indexed_at for each in self._listed
         )
@@ -214,7 +214,7 @@ class PageStore:
         return age > max(_MAX_AGE, self._resume_within)
 
     def _is_young(self, file: ListedFile) -> bool:
-        """True if a segment is recent enough, even if its time is slightly in the future."""
+        """True if a segment is recent enough to resume from, even if the clocks differ slightly."""
         return abs(self.now() - file.modified) <= self._resume_within
 
     def _path(self, key: WalkKey, name: _Name | str = "") -> str:
@@ -249,7 +249,7 @@ class PageStore:
         return name
 
     def give_up(self, error: OctogenSnapshotError) -> None:
-        """Stop saving and warn once. The read continues, because it does not need saved pages."""
+        """Stop saving and warn once. The read continues, because saving pages is optional."""
         with self._lock:
             is_first, self.is_ended = not self.is_ended, True
         if is_first:

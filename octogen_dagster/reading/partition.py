@@ -28,12 +28,12 @@ fails before any part is read.
 """
 
 REFUSED_STATUSES = {400, 413, 422}
-"""HTTP status codes with which the service can reject a request that has too many brands."""
+"""HTTP status codes that the service might return for a request with too many brands."""
 
 MAX_SHARE = 0.75
 """The maximum read time of a split catalog, as a share of the time for a single pass.
 
-A catalog is not split if the parts would take longer.
+A catalog is not split if reading its parts would take longer.
 """
 
 
@@ -94,7 +94,7 @@ def partition(
 
 
 def parts_of(sets: Sequence[Sequence[str]]) -> list[CatalogPart]:
-    """Return one part for each set of brands, followed by the remainder."""
+    """Return one part for each set of brands, then one part for the remaining products."""
     count = len(sets) + 1
     parts = []
     before: list[str] = []

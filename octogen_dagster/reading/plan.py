@@ -55,7 +55,7 @@ _PARTS_PER_THREAD = 4  # so that all threads finish at about the same time
 
 @dataclass(frozen=True)
 class ReadPlan:
-    """The passes over pages that make up a read, in the order in which they start."""
+    """The passes that make up a read, in the order in which they start."""
 
     search: ProductSearch
     walks: list[Walk]
@@ -76,7 +76,7 @@ class ReadPlan:
 
     @property
     def rows_per_product(self) -> float | None:
-        """The ratio of expected rows to counted products; None if a catalog was never read."""
+        """The ratio of expected rows to counted products; None if a catalog has never been read."""
         expected, products = self.expected_rows, sum(self.product_counts.values())
         known = [walk.rows_per_product is not None for walk in self.whole_catalogs]
         return expected / products if expected and products and all(known) else None
@@ -113,7 +113,7 @@ class ReadPlan:
 
     @property
     def whole_catalogs(self) -> list[Walk]:
-        """One pass for each catalog. For a split catalog, only one part's pass is included."""
+        """One pass for each catalog. For a split catalog, this is the pass for one of its parts."""
         return list({walk.catalog: walk for walk in self.walks}.values())
 
 
@@ -308,7 +308,7 @@ def split_large(
             parts = _parts(walk, count, min(limit, useful), threads, brands)
         if parts and _is_counted(parts, client, log):
             log(
-                f"Catalog {walk.catalog!r} is read in {len(parts)} parts, split by brand. Up to "
+                f"Catalog {walk.catalog!r} is split by brand and read in {len(parts)} parts. Up to "
                 f"{threads} parts are read at the same time. This adds at most {len(parts)} pages."
             )
             split.append(parts)
@@ -318,7 +318,7 @@ def split_large(
 
 
 def in_reading_order(catalogs: Iterable[Sequence[Walk]]) -> list[Walk]:
-    """Return all passes in the order to start them: the longest first if a catalog is split."""
+    """Return all passes in the order in which they start: longest first if a catalog is split."""
     walks = [walk for each in catalogs for walk in each]
     if any(walk.part for walk in walks):
         walks.sort(

@@ -84,9 +84,9 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 _NOWHERE = SnapshotTarget(_LOGGER.info, _LOGGER.warning)
 _MANY_MORE = 1.5
-"""A warning is logged if the number of rows exceeds the source's product count by this factor.
+"""The ratio of rows to the source's product count above which a warning is logged.
 
-A catalog's normal growth since the last count stays below this factor.
+A catalog's normal growth since the last count stays below this ratio.
 """
 _BAR_SECONDS = 0.5
 """The interval between updates of the progress bar."""
@@ -366,7 +366,7 @@ class _FrameReader(ProductScan):
 def _discard_bad(
     pages: PageStore, plan: ReadPlan, failed: Sequence[WalkRead], error: Exception
 ) -> None:
-    """Remove the failed catalogs' saved pages if the next read could not resume from those pages.
+    """Remove the failed catalogs' saved pages if the next read cannot resume from them.
 
     An unreadable response does not invalidate the pages before it. An unreadable saved page would
     make every later read fail. If a catalog was indexed again, the next read does not find the old
@@ -459,7 +459,7 @@ def scan_products(
 
 
 def _narrowed(search: ProductSearch, pushdown: Pushdown) -> ProductSearch | None:
-    """Add a pushdown's price bounds to a search. Return None if no price can match."""
+    """Narrow a search to a pushdown's price bounds. Return None if no price can match."""
     low = max(pushdown.price_min, search.price_min or 0.0)
     high = min(pushdown.price_max, float("inf") if search.price_max is None else search.price_max)
     if low > high:

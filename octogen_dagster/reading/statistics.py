@@ -33,7 +33,7 @@ Saved pages load much faster than new pages, so a longer window would overestima
 """
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _MIN_PLOTTED_FRACTION = 0.05
-"""The minimum share of products that a currency needs for its median price to be plotted."""
+"""The minimum share of products that must have a price in a currency to plot its median price."""
 _BARS = 8
 _CODE = re.compile("[a-z]{3}")
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from octogen_dagster.frames.effective_query import EffectiveQuery
 
 _REFUSED_CURSOR_STATUSES = {400, 404, 409, 410, 413, 422}
-"""HTTP status codes with which the service can reject the cursor of a later page."""
+"""HTTP status codes that the service might return if it rejects the cursor of a later page."""
 _SCORES = {"display_match_score", "raw_score"}
 _FACETS = {"facets", "excludeFacets"}
 _MAX_BATCH_PAGES = 20
@@ -70,14 +70,14 @@ class Walk:
 
     @property
     def product_count(self) -> int | None:
-        """The number of products that the source counts in the whole catalogs; None if unknown."""
+        """The source's product count for the complete catalogs; None if unknown."""
         counts = [state.product_count for state in self.catalogs]
         known = [count for count in counts if count is not None]
         return sum(known) if counts and len(known) == len(counts) else None
 
     @property
     def expected_rows(self) -> int | None:
-        """The expected number of rows in the whole catalogs; None if unknown."""
+        """The expected number of rows in the complete catalogs; None if unknown."""
         count = self.product_count
         return None if count is None else round(count * (self.rows_per_product or 1))
 
@@ -91,13 +91,13 @@ class Walk:
 
 
 class NotResumableError(Exception):
-    """Saved pages cannot be resumed; the message explains why."""
+    """The read cannot resume from the saved pages. The message explains why."""
 
 
 def resumed(
     walks: Sequence[Walk], store: PageStore, client: BlockingClient, log: Callable[[str], None]
 ) -> list[Walk]:
-    """Let the passes over one catalog resume from saved pages.
+    """Return the passes over one catalog, each with its saved pages if it can resume from them.
 
     For each pass, the next page after the saved pages is requested. A pass that has no usable saved
     pages starts from page 1. If the service does not report index times and the pages of one part
@@ -128,7 +128,7 @@ def resumed(
         elif store.has_other_times(saved.key):
             log(
                 f"{walk.subject}: ignoring the saved pages because the catalog was indexed again "
-                "after they were read."
+                "after the pages were read."
             )
         saved.first = saved.last = None  # frees memory; they are read again
         resumed.append(replace(walk, saved=saved, next_page=next_page))
@@ -173,7 +173,7 @@ def _next_page(
         if error.status_code not in _REFUSED_CURSOR_STATUSES:
             raise
         raise NotResumableError(
-            f"the service rejects a saved cursor ({error.status_code})."
+            f"the service rejected a saved cursor ({error.status_code})."
         ) from None
     if page and may_be_first_page(first, page):
         raise NotResumableError("the service ignored the saved cursor and returned page 1 again.")
@@ -184,7 +184,7 @@ def _next_page(
 
 
 def _are_equal(saved: ProductPage, now: ProductPage, catalog: str | None) -> bool:
-    """True if a page still has the same products as the saved copy. Scores are ignored.
+    """True if a page contains the same products as its saved copy. Scores are ignored.
 
     The result is False if only one of the two pages is the last page.
     """
@@ -299,8 +299,8 @@ class WalkRead:
         if self.tracker.pages and error.status_code in _REFUSED_CURSOR_STATUSES:
             raise RefusedCursorError(
                 f"{self.walk.subject}: the service rejected the cursor for page "
-                f"{self.tracker.pages + 1:,} ({error.status_code}). For example, cursors expire "
-                "when the catalog is reindexed. Nothing was published. Retry the read."
+                f"{self.tracker.pages + 1:,} ({error.status_code}). A cursor can expire, "
+                "for example when the catalog is reindexed. Nothing was published. Retry the read."
             ) from error
         if self.walk.part and error.status_code in REFUSED_STATUSES:
             raise OctogenPagingError(
@@ -321,7 +321,7 @@ class WalkRead:
         self.effective_query = query
 
     def _require_products(self, page: ProductPage) -> None:
-        """Reject a catalog that has no products, unless the source also reports 0.
+        """Reject a catalog that has no products, unless the source also reports 0 products.
 
         The service sends the same response for an unknown catalog key.
         """

@@ -203,8 +203,8 @@ def missing_in_project(permission: str, role: str, project: str) -> str:
     return (
         f"The permission {permission} is missing. Ask an administrator of project {project} to "
         f"grant these Google credentials {role}, with `gcloud projects add-iam-policy-binding "
-        f"{project} --member=PRINCIPAL --role={role}`. Replace PRINCIPAL with the serviceAccount:… "
-        "or user:… of these credentials."
+        f"{project} --member=PRINCIPAL --role={role}`. Replace PRINCIPAL with the principal of "
+        "these credentials (serviceAccount:… or user:…)."
     )
 
 

@@ -87,7 +87,7 @@ class Offers(NamedTuple):
     offers: list[Cell]
 
     def of(self, listing: ListingName, dataset_id: str | None = None) -> Cell:
-        """Return the offer for a listing, with names from the arguments.
+        """Return the offer for a listing. The arguments replace its listing name and dataset id.
 
         If `dataset_id` is None, the offer's dataset id is kept.
         """

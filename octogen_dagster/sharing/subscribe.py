@@ -191,10 +191,10 @@ def _still_taken(plan: SubscriptionPlan, own: Sequence[Subscription]) -> Octogen
     for each in own:
         if each.dataset_id is None:
             problem = (
-                "The dataset might belong to a revoked subscription to this listing, "
-                f"{each.name}. Analytics Hub does not report which dataset it used. If it used "
-                f"this dataset, delete the subscription, then {_AGAIN} If not, choose another "
-                "dataset id with dataset_id= (--dataset on the command line)."
+                f"The dataset might belong to {each.name}, a revoked subscription to this "
+                "listing. Analytics Hub does not report which dataset the subscription used. If "
+                f"the subscription used this dataset, delete the subscription, then {_AGAIN} If "
+                "not, choose another dataset id with dataset_id= (--dataset on the command line)."
             )
             if each.state != REVOKED:
                 problem = _unknown_state(each)

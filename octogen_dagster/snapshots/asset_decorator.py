@@ -177,7 +177,7 @@ def snapshot_asset(
 
 
 def _with_defaults(own: Mapping[str, Any], kind: TableKind, *, is_free: bool) -> Mapping[str, Any]:
-    """Add the table kind's columns and, if the asset calls no paid service, a retry policy."""
+    """Add the table kind's columns. If the asset calls no paid service, add a retry policy."""
     if is_free:
         own = {"retry_policy": RETRY_POLICY, "pool": None, **own}
     if kind.schema:
@@ -350,7 +350,7 @@ def _publish_range(
 def own_range(
     arguments: Mapping[str, Any], products: dg.AssetsDefinition
 ) -> dict[str, dg.BackfillPolicy]:
-    """Return a different backfill policy if a downstream asset has the same policy as `products`.
+    """Return another backfill policy for a downstream asset with the same policy as `products`.
 
     Dagster puts assets with the same policy into the same backfill run, and would skip the
     downstream asset in that run.

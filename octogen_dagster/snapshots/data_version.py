@@ -22,7 +22,7 @@ _SEARCHED = ("octogen.search", CATALOGS, SELECTION)
 
 
 class SnapshotVersion(NamedTuple):
-    """A snapshot's data version, and further tags for its materialization.
+    """A snapshot's data version, and additional tags for its materialization.
 
     `unchanged_in` is a later catalog version with the same rows.
     """

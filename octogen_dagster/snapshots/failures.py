@@ -12,7 +12,7 @@ from octogen_dagster.snapshots.publication import PublishingStep
 
 _MAX_NAMED = 20
 _MAX_CONSECUTIVE = 16
-"""Number of consecutive transient failures after which a run reads no further partitions."""
+"""Number of consecutive transient failures after which a run stops reading partitions."""
 _FAILED, _IS_TRANSIENT = "octogen/failed", "octogen/may_pass"
 """Observation metadata for a failed partition: the error, and True if a retry could succeed."""
 
@@ -47,7 +47,7 @@ class Failures:
                 self._texts[event.partition] = str(text.value)
 
     def observations(self) -> Iterator[dg.AssetObservation]:
-        """Yield observations that record the failures for a retry of the step or the run."""
+        """Yield observations of the failures. A retry of the step or run reads the observations."""
         yield from self._observed
 
     def add(self, partition: str, error: Exception) -> None:

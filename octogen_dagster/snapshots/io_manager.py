@@ -74,7 +74,10 @@ class ParquetSnapshotIOManager(NamedSettings, dg.ConfigurableIOManager):
     resume_within_hours: float = Field(
         default=6.0,
         ge=0,
-        description="Hours during which an interrupted read can be resumed; 0 saves no pages.",
+        description=(
+            "Number of hours for which an interrupted read can be resumed. With 0, pages are not "
+            "saved."
+        ),
     )
     _store: Store | None = PrivateAttr(default=None)
 

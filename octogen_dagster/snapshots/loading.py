@@ -43,7 +43,7 @@ _LOADED = (
     "pl.LazyFrame, pl.DataFrame, pd.DataFrame, pyarrow.Table or pathlib.Path; for several "
     "partitions, with a dict[str, ...] that has one of these as its value type"
 )
-NEEDS_FILES = "The step reads snapshot files and their metadata. Other IO managers store neither."
+NEEDS_FILES = "The step needs snapshot files and metadata, which other IO managers do not store."
 NEEDS_RANGE = (
     "A run of several partitions handles each partition separately. Without a "
     "backfill_policy, each partition gets its own run, which works with any IO manager."
@@ -105,7 +105,7 @@ def all_partitions(asset: dg.AssetsDefinition) -> dg.AssetIn:
 
 
 def table_by_key(key: dg.AssetKey) -> dg.AssetIn:
-    """Return an input for an asset without partitions, stored by any IO manager.
+    """Return an input for an unpartitioned asset, which any IO manager can store.
 
     A `ParquetSnapshotIOManager` loads the asset as `Snapshots`. Any other IO manager loads the
     asset as a `polars.DataFrame`.
@@ -152,7 +152,7 @@ class _AsFrame(dg.InputContext):
 
     @property
     def resource_config(self) -> Mapping[str, Any]:
-        """The IO manager's configuration, instead of the input manager's configuration."""
+        """The configuration of the IO manager, not of the input manager."""
         run_config = dagster_private(self.step_context, "resolved_run_config")
         config: Mapping[str, Any] = run_config.resources[self._manager_key].config
         return config
@@ -282,7 +282,7 @@ class Snapshots:
     def unread(
         self, catalog: str | None, history: dg.AssetKey
     ) -> tuple[list[StoredSnapshot], Callable[[], None]]:
-        """Return a pair: a history's unread snapshots, and a function to call after reading them.
+        """Return a history's unread snapshots, and a function to call after they are read.
 
         The function deletes the copies of replaced snapshots. If the asset has no time partitions,
         the list contains the current snapshot, followed by the snapshots that were replaced since
@@ -486,7 +486,7 @@ class _InputType:
 
 
 def _is_type(wanted: Any, module: str, name: str) -> bool:
-    """Return True for a type from an optional package, without importing the package."""
+    """Return True if `wanted` is the type `name` in `module`, without importing the module."""
     return module in sys.modules and wanted is getattr(sys.modules[module], name, None)
 
 

@@ -31,7 +31,7 @@ SEARCH = "octogen/search"
 """Metadata key for the search, used on a products asset and on its materializations."""
 _TEXTS = ("octogen/trend", "octogen/prices")
 _COSTS_AND_TIMES = ("octogen/cost_", "octogen/seconds", "octogen/fetched_at")
-"""Name prefixes for entries about costs and times. They follow the entries in `kind.first`."""
+"""Name prefixes of cost and time entries, which are placed after the entries in `kind.first`."""
 _LAST = (
     SEARCH,
     "octogen/effective_query",
@@ -89,7 +89,7 @@ def register_kind(
 
 
 def made_from_of(asset: dg.AssetsDefinition) -> dg.AssetsDefinition:
-    """Return the upstream asset from which an asset's table is made."""
+    """Return the upstream asset that an asset's table is built from."""
     return _MADE_FROM[asset.node_def]
 
 

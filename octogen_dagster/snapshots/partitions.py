@@ -25,11 +25,11 @@ catalog_partitions = dg.DynamicPartitionsDefinition(name="octogen_catalogs")
 """The catalogs to snapshot, one partition per catalog."""
 
 ADDS_PARTITIONS = "octogen/adds_partitions_to"
-"""Metadata on a catalogs asset: the name of the partitions definition for new catalogs."""
+"""Metadata key on a catalogs asset. The value names the partitions definition for new catalogs."""
 MAX_TIMES_BACK = 31
 """Number of earlier time partitions to search for the previous snapshot.
 
-Partitions without a snapshot are skipped, such as a day on which the catalog was not indexed.
+Partitions without a snapshot are skipped, for example a day on which the catalog was not indexed.
 """
 
 _NEEDS_NO_QUOTES = re.compile(r"[A-Za-z0-9_~:@+=-]+")
@@ -171,7 +171,7 @@ def catalog_partition_key(catalog: str) -> str:
 
 
 def keys_by_catalog(catalogs: Iterable[str]) -> tuple[dict[str, str], list[str]]:
-    """Return a pair: partition keys by catalog, and log lines for catalogs with an invalid key."""
+    """Return partition keys by catalog, and log lines for catalogs with an invalid key."""
     keys: dict[str, str] = {}
     skipped = []
     for catalog in catalogs:
@@ -227,7 +227,7 @@ class SnapshotKeys:
 
     @property
     def saved_pages(self) -> str:
-        """One folder for all partitions' saved pages, so that any run can remove old pages."""
+        """The folder that all partitions share for saved pages, so any run can remove old pages."""
         *folders, name = (path_component(part) for part in self.asset.path)
         return "/".join([*folders, f".{name}.pages"])
 

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
 _RUN_ID = "octogen.run_id"
 REPORTED_BEFORE = "octogen/first_reported_at"
-"""Metadata on a repeated materialization. Its costs were counted when it was first reported."""
+"""Metadata key on a repeated materialization. Only the original one's costs are counted."""
 _PARENT_TAG = "dagster/parent_run_id"
 _LAST_REPORTS = 25
 """The number of materializations in the trend line."""

@@ -19,9 +19,9 @@ PartitionResults = Callable[
     [dg.DagsterInstance, pl.LazyFrame, str | None, Collection[str]], Iterator[dg.AssetCheckResult]
 ]
 PARTITION_CHECKS: WeakKeyDictionary[Any, PartitionResults] = WeakKeyDictionary()
-"""Functions that evaluate the checks for one partition. Each key is the checks' op."""
+"""Functions that evaluate the checks for one partition, keyed by the op that runs the checks."""
 ASSET_CHECKS: WeakKeyDictionary[Any, Callable[[Any], dg.AssetCheckResult]] = WeakKeyDictionary()
-"""Functions that evaluate a check over all partitions. Each key is the check's op."""
+"""Functions that evaluate a check over all partitions, keyed by the op that runs the check."""
 
 
 class RangeChecks(NamedTuple):
@@ -94,7 +94,7 @@ def _evaluation(
     partition: str | None = None,
     target: Any = None,
 ) -> dg.AssetCheckEvaluation:
-    """Return a check evaluation that blocks no steps. The run has no later steps to block."""
+    """Return a non-blocking check evaluation. The run has no later steps to block."""
     return dg.AssetCheckEvaluation(
         asset,
         name,

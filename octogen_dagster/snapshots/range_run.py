@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 _Result = TypeVar("_Result")
 _POLL_SECONDS = 0.2
 _READ_AT_ONCE = 1.25
-"""Number of catalogs to read in parallel, as a multiple of the concurrent requests.
+"""Ratio of the catalogs read in parallel to the concurrent requests.
 
-It is greater than 1, so that some pages are decoded while others are downloaded.
+The ratio is greater than 1, so that some pages are decoded while others are downloaded.
 """
 
 Publish: TypeAlias = Callable[[str, Callable[[], None]], _Result]
@@ -181,7 +181,7 @@ def report_range(
     if checks.of_partitions or checks.of_asset:
         step.log.info(
             "This step evaluated the checks for each partition. Dagster skips the separate check "
-            "steps, because a run of several partitions has no output for them to check."
+            "steps, because a run of several partitions produces no output for these steps."
         )
     yield from run.end()
 

@@ -87,13 +87,13 @@ def keep_for_readers(
             store.delete(too_many)
             warn(
                 f"The history {reader.history} has more than {MAX_WAITING} unread snapshots, so "
-                "the oldest one was deleted. Materialize the history. If it no longer exists, "
-                f"delete {store.uri(reader.folder)}."
+                "the oldest one was deleted. Materialize the history. If the history no "
+                f"longer exists, delete {store.uri(reader.folder)}."
             )
 
 
 def wait_for(store: Store, key: str, history: str) -> Callable[[], list[str]]:
-    """Start keeping replaced snapshots for a history. Return a function that lists these copies."""
+    """Start keeping replaced snapshots for a history. Return a function that lists the copies."""
     folder = f"{beside(key, _FOLDER)}/{asset_path(history)}"
     store.put(f"{folder}/{_READER}", b"")
 

@@ -71,7 +71,7 @@ def bucket_of(url: str, setting: str = "base_dir", other: str = "a folder") -> t
             f"The URL in {setting} must contain only a bucket and a prefix. "
             "Credentials in a URL would be ignored, and Dagster would show them. Use "
             "s3://bucket/..., gs://bucket/... or az://container/..., and configure the credentials "
-            "as for the cloud provider's SDK."
+            "the way the cloud provider's SDK expects."
         )
     if scheme not in _SCHEMES or not bucket:
         raise ValueError(
@@ -136,7 +136,7 @@ class Bucket:
         return masked(text, self._secrets).rstrip(".")
 
     def _call(self, work: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        """Call obstore, but never on the main thread, because obstore blocks signals."""
+        """Call obstore. On the main thread, use a worker thread, because obstore blocks signals."""
         call = functools.partial(work, self._store, *arguments, **options)
         if threading.current_thread() is not threading.main_thread():
             return call()

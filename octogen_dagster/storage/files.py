@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, NamedTuple
 from octogen_dagster.errors import OctogenSnapshotError
 
 _UNFINISHED = ".unfinished"
-"""The suffix of temporary files while they are written. Their names start with a dot."""
+"""The suffix of a temporary file while it is being written. The file's name starts with a dot."""
 _MAX_PUT_ATTEMPTS = 20
 _LOCK_TIMEOUT = 60.0
 _KINDS = {stat.S_IFDIR: "folder", stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket"}
@@ -37,8 +37,8 @@ class Disk:
     """Files in a folder on a disk."""
 
     advice = (
-        "Give the user that runs this process read and write access, or set base_dir to another "
-        "folder."
+        "Give the user who runs this process read and write access to the folder, or set base_dir "
+        "to another folder."
     )
 
     def __init__(self, folder: Path) -> None:
@@ -82,7 +82,7 @@ class Disk:
             self.publish(written, key)
 
     def copy(self, key: str, target: str) -> None:
-        """Copy a file to `target` and sync it to disk. `target` is never used for other files."""
+        """Copy a file to `target` and sync it to disk. An existing `target` is already a copy."""
         source, path = self._folder / key, self._folder / target
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -127,7 +127,7 @@ class Disk:
         return write_whole(path, content, durable=False)
 
     def delete(self, keys: Collection[str], within: str | None = None) -> None:
-        """Delete files, then all empty folders in `within`, including folders of killed runs."""
+        """Delete files, then all empty folders in `within`, including those left by killed runs."""
         for key in keys:
             (self._folder / key).unlink(missing_ok=True)
         if within is not None:

@@ -89,7 +89,7 @@ def _frames(store: Store, query: str | None = None) -> dict[str, pl.LazyFrame]:
         else:
             raise OctogenSnapshotError(
                 f"The asset {asset} is stored both as {store.uri(files[''])} and in partitions. "
-                "Move the outdated files to another folder: either this file or the partitions."
+                "Move whichever is outdated, this file or the partitions, to another folder."
             )
     return frames
 

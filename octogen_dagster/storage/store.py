@@ -39,15 +39,15 @@ SNAPSHOT_ID = "octogen.snapshot_id"
 ASSET_KEY = "octogen.asset_key"
 PARTITION_KEY = "octogen.partition_key"
 MAX_OPEN_FILES = 100
-"""The maximum number of files kept open at the same time: a macOS shell limits a process to 256."""
+"""The maximum number of files kept open by a frame. A macOS shell limits a process to 256 files."""
 MAX_EXECUTED_FRAMES = 200
-"""The maximum number of frames executed concurrently, except frames whose files are kept open.
+"""The maximum number of frames executed concurrently.
 
-Each execution uses two of Polars' 512 query threads. Additional executions could wait forever for a
-thread.
+Frames whose files are kept open do not count. Each execution uses two of Polars' 512 query threads.
+Additional executions could wait forever for a thread.
 """
 MAX_WRITE_SECONDS = 3600.0
-"""If a temporary file is older than this, no process is writing to it."""
+"""A temporary file that is older than this is no longer being written."""
 MAX_COMPONENT_LENGTH = 200
 _FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
@@ -158,7 +158,7 @@ class Store:
             remove_abandoned_below(target.with_suffix(""), MAX_WRITE_SECONDS)
 
     def publish(self, written: Path, key: str) -> None:
-        """Move a written file to its key. Readers see either the complete old or new file."""
+        """Move a written file to its key. Readers see the old or the new file, both complete."""
         with self._explained(key, _NOT_PUBLISHED):
             self._files.publish(written, key)
 
@@ -348,7 +348,7 @@ class Store:
     def _explained(
         self, key: str, problem: str, *, but: type[Exception] = OctogenSnapshotError
     ) -> Iterator[None]:
-        """Convert errors to OctogenSnapshotError. Errors of type `but` stay unchanged."""
+        """Convert errors to OctogenSnapshotError. Errors of type `but` are not converted."""
         try:
             yield
             return
@@ -422,7 +422,7 @@ def write_parquet(
 
 
 def _full_disk_error(error: BaseException) -> OSError | None:
-    """Return the operating system's error if a disk is full. Polars shows the code as text."""
+    """Return the operating system's error if a disk is full. Polars reports it as text."""
     number = error.errno if isinstance(error, OSError) else None
     if match := _OS_ERROR.search(str(error)):
         number = int(match[1])

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from google.cloud.bigquery import QueryJob
 
 _STAGED_FOR = timedelta(days=1)
-"""The age at which BigQuery deletes staging tables that a killed run has left behind."""
+"""The age at which BigQuery deletes staging tables that a killed run left behind."""
 _CONFLICT = re.compile(r"concurrent update|Could not serialize access")
 _LABELS = {"octogen": "tables"}
 

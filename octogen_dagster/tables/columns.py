@@ -61,7 +61,7 @@ class SourceColumn(NamedTuple):
 
     @property
     def is_stored(self) -> bool:
-        """False for a list or struct that contains no values yet, so that its type is unknown."""
+        """False for a list or struct whose type is unknown because it contains no values yet."""
         return self.column.type is not ColumnType.NESTED or self.target is not None
 
 
@@ -227,7 +227,7 @@ def cast_columns(
     there: Mapping[str, ColumnType | pl.DataType | None],
     table: str,
 ) -> list[SourceColumn]:
-    """Return the columns. If the table already has a column, the column gets the table's type."""
+    """Return the columns. For a column that the table already has, use the table's type."""
     cast = []
     for each in sources:
         column, found = each.column, there.get(each.column.name, each.column.type)

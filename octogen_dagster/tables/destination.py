@@ -138,7 +138,7 @@ class TableConnection(ABC):
         """Create and drop a test table in a schema. Drop the schema, too, if it is new."""
 
     def cancel(self) -> None:  # noqa: B027
-        """Cancel the operation in progress. This method is called from another thread.
+        """Cancel the operation in progress. This method runs in a different thread.
 
         The operation then raises an error in its thread. By default, the operation stops before the
         next frame.

@@ -52,10 +52,10 @@ _ADVICE = {
     "Could not write file": "Free disk space.",
     "IOException": "Check the path, the folder's permissions and the disk space.",
 }
-"""Advice by error text.
+"""Advice for errors that contain a text.
 
-The exception's class is not enough: DuckDB raises a TransactionException for every error in a
-commit.
+The exception's class does not identify the error, because DuckDB raises a TransactionException for
+every error in a commit.
 """
 _CATALOG = re.compile(r"((?:ducklake:)?(?:\w{2,}:)?)([^?]*)(.*)", re.DOTALL | re.IGNORECASE)
 """Splits `database` into three groups: prefix, path or connection string, and token."""
@@ -112,7 +112,7 @@ class DuckDBTables(TableDestination):
 
     @contextmanager
     def connect(self) -> Iterator[DuckDBConnection]:
-        """Open the database. If another process has opened the file, wait up to 60 seconds."""
+        """Open the database. If another process has the file open, wait up to 60 seconds."""
         with closing(DuckDBConnection(self.place, self.database, self.secrets)) as connection:
             yield connection
 

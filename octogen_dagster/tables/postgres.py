@@ -49,7 +49,7 @@ _ADVICE = {
     "user's lock_timeout.",
     "57014": "Raise the user's statement_timeout: ALTER ROLE … SET statement_timeout = '10min'.",
     "22": "A value does not fit the column's type in the table. Compare the snapshot's values "
-    "with this type.",
+    "with the column's type.",
     "23": "The snapshot's rows violate a constraint on the table. Drop the constraint.",
     "28": "Check the user and password in uri.",
     "3D": "Create the database, or correct its name in uri.",
@@ -67,7 +67,7 @@ _URI = re.compile(
     rf"(?P<host>{_HOST}(?:,{_HOST})*)(?:/(?P<database>{_TEXT}))?"
     rf"(?:\?(?P<options>(?:{_OPTION}(?:&{_OPTION})*)?))?"
 )
-"""Matches only URIs that libpq parses in the same way.
+"""Matches a URI only if libpq parses it into the same parts.
 
 For any other URI, the wrong text might be masked as the password.
 """

@@ -18,7 +18,7 @@ from octogen_dagster.tables.destination import Column, ColumnType, Rows, Table
 _PARTITION = "The row's Dagster partition."
 _FETCHED_AT = "The time at which the row was read (UTC)."
 _NEVER = datetime(1970, 1, 1, tzinfo=UTC)
-"""The `fetched_at` value for an empty changes snapshot without `fetched_at` metadata."""
+"""The `fetched_at` value for an empty changes snapshot whose metadata has no `fetched_at`."""
 
 
 class SnapshotTable(NamedTuple):

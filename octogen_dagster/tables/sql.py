@@ -97,7 +97,7 @@ class SQLConnection(TableConnection):
 
     @abstractmethod
     def stage(self, table: Table, frames: Iterable[pl.DataFrame]) -> None:
-        """Write the frames to a staging table, so that readers do not see them yet.
+        """Write the frames to a staging table, where readers cannot see them.
 
         An engine can also write the frames later, in `upload` or `insert`. These methods run inside
         the transaction.
@@ -309,7 +309,7 @@ class SQLConnection(TableConnection):
         return str(found[0][0]) if found else None
 
     def _is_complete(self, table: Table) -> bool:
-        """Return True if no DDL is needed: all columns and the load-records table exist."""
+        """Return True if all columns and the load-records table exist, so that no DDL is needed."""
         is_complete = self._columns(table).keys() >= {column.name for column in table.columns}
         return is_complete and bool(self._columns(loads_table(table.schema)))
 

@@ -104,7 +104,7 @@ def build_url_list_asset(
     Args:
         name: The asset's name or `dagster.AssetSpec`.
         urls: An asset or its key. The asset is loaded as a `polars.DataFrame` with the columns
-            `url` (a competitor's product page) and `sku` (your article; several rows can have the
+            `url` (a competitor's product page) and `sku` (your SKU; several rows can have the
             same SKU). Other columns are kept. The table can have up to 100,000 distinct URLs.
         list_name: The list's name, at most 80 characters long. Defaults to the asset's name. An
             organization can have up to five lists.
@@ -231,8 +231,8 @@ def _config_schema(max_removed_percent: float) -> dict[str, Any]:
             float,
             default_value=float(max_removed_percent),
             is_required=False,
-            description="Maximum percentage of the list's URLs that this run can remove. With "
-            "100, all URLs that are not in the table can be removed.",
+            description="Maximum percentage of the list's URLs that this run can remove. Set to "
+            "100 to allow the removal of all URLs that are not in the table.",
         ),
     }
 
@@ -259,7 +259,7 @@ class _Table:
             if name not in frame.columns:
                 raise _failure(
                     f"The {table} does not have the column {name!r}. A URL list requires the "
-                    "columns url and sku (your article). The table's columns are: "
+                    "columns url and sku (your SKU). The table's columns are: "
                     f"{', '.join(frame.columns) or 'none'}."
                 )
         for name in ADDED_COLUMNS:
@@ -302,7 +302,7 @@ class _Table:
 
 
 def _stripped_urls(frame: pl.DataFrame) -> pl.Series:
-    """Remove surrounding whitespace from the URLs, because responses might omit the whitespace."""
+    """Strip whitespace around the URLs, because Octogen might strip it in its responses."""
     stripped: pl.Series = frame["url"].cast(pl.String).str.strip_chars()
     return stripped
 

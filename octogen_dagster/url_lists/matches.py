@@ -95,7 +95,7 @@ def build_url_matches_asset(
             "description": (
                 f"The URLs in {url_list.key.to_user_string()}, matched with the products in "
                 "Octogen's latest export. Each row contains a URL from your table and a matching "
-                "product."
+                "product, or only one of them if there is no match."
             ),
         },
         given,

@@ -36,7 +36,7 @@ _EXPORTED_AT = "exported_at"
 MATCHES_KIND = TableKind(descriptions=MATCHES_DESCRIPTIONS, volatile=(_EXPORTED_AT,))
 """The table kind for matches.
 
-Only columns that all matches tables have in common are described.
+Only the columns that every matches table contains have a description.
 """
 
 _FIRST = ("sku", "url", "status", "matched_by")
@@ -227,7 +227,7 @@ def _pairs(urls: pl.DataFrame, offers: pl.LazyFrame) -> tuple[pl.DataFrame, Mapp
     near = _nearest(rest, forms, _PRODUCT)
 
     def unpaired(pairs: pl.DataFrame) -> pl.DataFrame:
-        """Return the rows whose URL has no match in any row with the same URL."""
+        """Return the rows whose URL has no match. Rows with the same URL share their matches."""
         paired = forms.join(pairs, on=_ROW, how="semi").select(echo)
         return forms.join(paired, on=echo, how="anti")
 

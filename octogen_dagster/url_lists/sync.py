@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 PROVISIONING = "provisioning"
 DELETE_PENDING = "delete_pending"
 _MAX_ATTEMPTS = 3
-"""How often a run compares the list with the table if other programs keep changing the list."""
+"""Maximum number of times a run compares or reads a list that other programs keep changing."""
 
 
 class Rejection(NamedTuple):
@@ -262,9 +262,10 @@ class UrlListSync:
 
     def _changed_by_others(self) -> OctogenError:
         return OctogenError(
-            f"Another program changed the URL list {self.url_list.name!r} "
-            f"({self.url_list.url_list_id}) during all {_MAX_ATTEMPTS} comparisons with its "
-            "table. Stop all other programs that write to the list, then run the asset again."
+            f"URL list {self.url_list.name!r} ({self.url_list.url_list_id}) could not be compared "
+            "with its table, because another program changed the list during each of "
+            f"{_MAX_ATTEMPTS} attempts. Stop all other programs that write to the list, then run "
+            "the asset again."
         )
 
 

@@ -108,14 +108,15 @@ def doctor(
     environment.
 
     By default, the doctor runs no searches or lookups. It writes a small file to the snapshot store
-    and creates an empty table in each destination, then deletes both. It also exchanges the refresh
-    token, because Octogen replaces this token with each use. The doctor changes nothing else.
+    and creates an empty table in each destination, then deletes both. Testing the login replaces
+    the refresh token, because Octogen issues a new one with each use. The doctor changes nothing
+    else.
 
     With --ask or --compare, the doctor also tests this package's assumptions about Octogen's
     service. It first shows the requests and their maximum cost, and then asks for confirmation.
 
-    The exit status is 0 if no check failed (warnings are allowed), 1 if a check failed or was
-    blocked or if you did not confirm, and 2 for bad input.
+    The exit status is 0 if no check failed (warnings are allowed), 1 for a failed or
+    blocked check or a missing confirmation, and 2 for bad input.
     """
     from octogen_dagster.doctor.checks import setup_checks
     from octogen_dagster.doctor.findings import Diagnosis, anonymous, resolved, run_checks

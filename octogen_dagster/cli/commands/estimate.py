@@ -122,7 +122,7 @@ def _table(service: CatalogService, counts: Sequence[Count]) -> list[str]:
 
 
 def _search(**filters: Any) -> SearchFilters:
-    """Return the validated search filters. Error messages refer to the command-line options."""
+    """Return the validated search filters. Error messages name the command-line options."""
     from pydantic import ValidationError
 
     from octogen_dagster.api.search import SearchFilters

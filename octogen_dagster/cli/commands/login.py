@@ -183,7 +183,7 @@ def _advising(redirect_uri: str) -> Iterator[None]:
         if os.environ.get("OCTOGEN_MCP_ACCESS_TOKEN"):
             error.args = (
                 f"{error} You do not need to log in, because OCTOGEN_MCP_ACCESS_TOKEN already "
-                "contains a token, for example the sandbox's.",
+                "contains a token, such as the sandbox's token.",
             )
         raise
 

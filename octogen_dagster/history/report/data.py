@@ -254,7 +254,7 @@ def _price_list(store: Store, asset: str, products: pl.DataFrame) -> pl.DataFram
 
 
 def _encoded(*columns: pl.Series) -> tuple[list[Any], ...]:
-    """Return a sorted list of all distinct values, followed by one list of indexes per column.
+    """Return the sorted distinct values of all columns, then each column as a list of indexes.
 
     The index -1 means null.
     """

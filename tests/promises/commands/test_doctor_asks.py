@@ -336,7 +336,7 @@ DEVIATIONS: list[tuple[str, str, Deviation]] = [
     ),
     ("repeated first page", "of 100 products", refused_cursor_and_another_order),
     ("made-up cursor", "400", on("/products/search", refused_cursor)),
-    ("made-up cursor", "0 of 0 returned", page(is_made_up, **NO_ITEMS)),
+    ("made-up cursor", "0 of 0 products", page(is_made_up, **NO_ITEMS)),
     (
         "unknown catalog",
         "1 products",
@@ -358,7 +358,7 @@ DEVIATIONS: list[tuple[str, str, Deviation]] = [
             items=lambda seen: [each for each in seen.body["items"] if each.get("brand")],
         ),
     ),
-    (SPLIT, "matches no products", page(has("facets"), **NO_ITEMS)),
+    (SPLIT, "returns no products", page(has("facets"), **NO_ITEMS)),
     ("without a key", "status 500", without_key(answer(500, {"detail": "odd"}))),
     ("without a key", "without a search page", without_key(answer(200, "<html>Welcome</html>"))),
     (
