@@ -20,7 +20,7 @@ _BUCKET_USER = re.compile(r"\b(?:s3[an]?|gcs|gs|oss)://[^/\s]*@", re.IGNORECASE)
 _FILE_NAMES = ("credentials", "jwt_private_key")
 """Suffixes of setting names whose value can be a file path."""
 _SECRET_BEGINNINGS = ("{", "MII")
-"""Prefixes of secrets, as opposed to file paths: JSON, or a private key without a header."""
+"""Prefixes that tell a secret from a file path: JSON, or a private key without a header."""
 _BETWEEN_WORDS = re.compile(r"[\s=:@/?&;,'\"]+")
 _MAX_SHORT = 5
 """Secrets up to this length are masked only as whole words, because they can be parts of words."""

@@ -154,7 +154,7 @@ class PositionSettings(AssetSettings):
 
 
 class CheckSettings(YamlModel):
-    """Check settings, with the fields and defaults from `build_snapshot_checks`.
+    """Settings for the checks, with the fields and defaults of `build_snapshot_checks`.
 
     `null` omits a check.
     """

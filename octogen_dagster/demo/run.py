@@ -296,7 +296,7 @@ class Demo:
         return times == sorted(times)
 
     def _url_lists(self) -> list[Listing]:
-        """Return the listings that share URL lists."""
+        """Return the listings for URL lists."""
         listings = self._sandbox.hub.listings if self._listings else ()
         return [listing for listing in listings if listing.is_url_list]
 

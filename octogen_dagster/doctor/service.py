@@ -1,4 +1,4 @@
-"""The class Service: the service under test, and the responses that the questions share."""
+"""The class Service: the service under test, and the responses that several questions use."""
 
 from __future__ import annotations
 

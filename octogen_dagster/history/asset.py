@@ -128,7 +128,7 @@ def build_history_asset(
             raise TypeError(f"`{argument}` must be a list of column names, such as [{listed!r}].")
     if not tracking.key or not tracking.tracked:
         raise ValueError(
-            f"The table kind of {asset} does not define both a key and watched columns. Pass "
+            f"The table kind of {asset} lacks a key or tracked columns. Pass "
             '`key` and `tracked`, such as `key=["sku"], tracked=["price"]`.'
         )
     if twice := [each for each in names if names.count(each) > 1]:

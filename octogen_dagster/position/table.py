@@ -209,7 +209,7 @@ def checked_price_list(price_list: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
     if taken := [name for name in table.columns if name in POSITION_DESCRIPTIONS]:
         raise UnfitTableError(
             f"Your price list has a column {taken[0]!r}, which conflicts with a column that "
-            "the position adds. Rename the column in your price list."
+            "the price position adds. Rename the column in your price list."
         )
     prices = table["price"].cast(pl.Float64, strict=False)
     wrong = table["price"].filter(prices.is_null() & table["price"].is_not_null())

@@ -300,7 +300,7 @@ class OctogenResource(NamedSettings, dg.ConfigurableResource[Any], _Operations):
         window: "TimeWindow | None" = None,
         min_rows_percent: float = 50,
     ) -> "ProductScan":
-        """Return a scan that reads all pages of a search when its frame is executed.
+        """Return a scan. Executing the scan's frame reads all pages of a search.
 
         Return the scan from an asset whose IO manager is `ParquetSnapshotIOManager`. For other IO
         managers and your own queries, use the scan's `frame`, a LazyFrame.

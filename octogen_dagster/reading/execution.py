@@ -36,7 +36,7 @@ _MAX_BATCHES_AHEAD = 1
 A query that ends early discards these batches.
 """
 _FEW = 10
-"""The number of products that can occur in two parts of any catalog without an error.
+"""A read fails only if more products than this occur in two parts of a catalog.
 
 A product can be read twice if its brand changes during the read.
 """

@@ -214,7 +214,7 @@ class PageStore:
         return age > max(_MAX_AGE, self._resume_within)
 
     def _is_young(self, file: ListedFile) -> bool:
-        """True if a segment is recent enough to resume from, even if the clocks differ slightly."""
+        """True if a segment is recent enough to resume from."""
         return abs(self.now() - file.modified) <= self._resume_within
 
     def _path(self, key: WalkKey, name: _Name | str = "") -> str:

@@ -182,7 +182,7 @@ def _reject_leftovers(
 
 
 def _still_taken(plan: SubscriptionPlan, own: Sequence[Subscription]) -> OctogenBigQueryError:
-    """Return the error for a dataset id that is taken for an unknown reason."""
+    """Return the error for a dataset id that is already in use for an unknown reason."""
     problem = (
         "No subscription to this listing uses the dataset. Choose another dataset id with "
         "dataset_id= (--dataset on the command line), or delete the dataset if nobody needs it. If "

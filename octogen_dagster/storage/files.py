@@ -51,7 +51,7 @@ class Disk:
         return getattr(error, "strerror", None) or str(error)
 
     def version(self, key: str) -> object:
-        """Return a value that identifies a file's version; None if it does not exist."""
+        """Return a value that identifies a file's version, or None if the file does not exist."""
         try:
             found = os.stat(self._folder / key)
         except (FileNotFoundError, NotADirectoryError):
